@@ -1,0 +1,38 @@
+// Command kerngen prints the amd64 assembly of package tensor, and its Go
+// declarations, into the directory of that package:
+//
+//	go generate ./internal/tensor
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	dir := "."
+	if len(os.Args) > 1 {
+		dir = os.Args[1]
+	}
+	for _, f := range files() {
+		if err := os.WriteFile(filepath.Join(dir, f.name), []byte(f.text), 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, "kerngen:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+// file is one generated file.
+type file struct{ name, text string }
+
+// files returns everything the command writes.
+func files() []file {
+	return []file{
+		scaleFile(),
+		encodeFile(avx2),
+		encodeFile(avx512),
+		widenFile(),
+		declarations(),
+	}
+}
