@@ -1,0 +1,83 @@
+package recipe
+
+import (
+	"fmt"
+
+	"github.com/shardpress/shardpress/compress"
+)
+
+// preset is a recipe that comes with the program, as the text a user could have written.
+type preset struct{ name, text string }
+
+// presets lists them by name, each name in the field's own words: bits of weights and of activations, then the method.
+func presets() []preset {
+	return []preset{
+		{"w2a16-rtn", `
+description: 2-bit weights, groups of 64, for experiments, expect a broken model
+steps: [{method: rtn, targets: Linear, bits: 2, group: 64}]
+`},
+		{"w3a16-rtn", `
+description: 3-bit weights, groups of 128; current engines only
+steps: [{method: rtn, targets: Linear, bits: 3, group: 128}]
+`},
+		{"w4a16-rtn", `
+description: 4-bit weights, groups of 128; runs everywhere, the place to start
+steps: [{method: rtn, targets: Linear, bits: 4, group: 128}]
+`},
+		{"w4a16-rtn-asym", `
+description: 4-bit weights with zero points, groups of 128; a little closer for skewed weights
+steps: [{method: rtn, targets: Linear, bits: 4, group: 128, symmetric: false}]
+`},
+		{"w4a16-rtn-search", `
+description: 4-bit weights, groups of 128, ranges searched to minimise Σ|error|^2.4; slow
+steps: [{method: rtn, targets: Linear, bits: 4, group: 128, search: true}]
+`},
+		{"w8a16-rtn", `
+description: 8-bit weights, groups of 128; as good as the original
+steps: [{method: rtn, targets: Linear, bits: 8, group: 128}]
+`},
+		{"w8a16-rtn-channel", `
+description: 8-bit weights, one scale for each output channel; fits any width
+steps: [{method: rtn, targets: Linear, bits: 8, strategy: channel}]
+`},
+		{"w8a8-rtn", `
+description: 8-bit weights by channel, 8-bit activations by token as the engine runs; int8 products
+steps: [{method: rtn, targets: Linear, bits: 8, strategy: channel, activations: {bits: 8, dynamic: token}}]
+`},
+	}
+}
+
+// Preset gives a preset by name.
+func Preset(name string) (*Recipe, error) {
+	var known []string
+	for _, p := range presets() {
+		if p.name == name {
+			return p.parse()
+		}
+		known = append(known, p.name)
+	}
+	return nil, compress.Invalidf("recipe %q is not known%s", name, didYouMean(name, known))
+}
+
+// Presets lists every preset, sorted by name.
+func Presets() ([]*Recipe, error) {
+	var out []*Recipe
+	for _, p := range presets() {
+		r, err := p.parse()
+		if err != nil {
+			return nil, fmt.Errorf("list presets: %w", err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func (p preset) parse() (*Recipe, error) {
+	r, err := Parse(p.name, []byte(p.text))
+	if err != nil {
+		return nil, fmt.Errorf("preset: %w", err)
+	}
+	r.Name = p.name
+	r.at = nil // places inside the program tell a user nothing
+	return r, nil
+}

@@ -1,0 +1,217 @@
+package recipe
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/compress/quantize"
+)
+
+// entry is one method of the registry.
+type entry struct {
+	name        string
+	description string
+	format      string // output format when the recipe names none
+	parameters  []compress.Parameter
+	fromJSON    func(json.RawMessage) (compress.Method, error)
+}
+
+// registry lists every method, sorted by name.
+func registry() []entry {
+	return []entry{
+		{
+			name:        quantize.RTNName,
+			description: "round to the nearest step of an integer grid; no data needed",
+			format:      FormatPack,
+			parameters:  quantize.RTNParameters(),
+			fromJSON:    fromJSON(quantize.NewRTN),
+		},
+	}
+}
+
+// fromJSON turns a typed constructor into one from strict JSON.
+func fromJSON[P any, M compress.Method](newMethod func(P) (M, error)) func(json.RawMessage) (compress.Method, error) {
+	return func(raw json.RawMessage) (compress.Method, error) {
+		var params P
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&params); err != nil {
+			return nil, compress.Invalidf("read parameters: %w", err)
+		}
+		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+			return nil, compress.Invalidf("read parameters: more than one JSON value")
+		}
+		return newMethod(params)
+	}
+}
+
+func lookup(name string) (entry, bool) {
+	for _, e := range registry() {
+		if e.name == name {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+func methodNames() []string {
+	var names []string
+	for _, e := range registry() {
+		names = append(names, e.name)
+	}
+	return names
+}
+
+func (e entry) parameter(name string) (compress.Parameter, bool) {
+	for _, p := range e.parameters {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return compress.Parameter{}, false
+}
+
+func (e entry) parameterNames() []string {
+	names := make([]string, len(e.parameters))
+	for i, p := range e.parameters {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// value is what the parameter p has, given or by default.
+func (e entry) value(given map[string]any, name string) any {
+	if v, ok := given[name]; ok {
+		return v
+	}
+	p, _ := e.parameter(name)
+	return p.Default
+}
+
+// applies says whether p has a meaning beside the other parameters.
+func (e entry) applies(given map[string]any, p compress.Parameter) bool {
+	return p.When == "" || fmt.Sprint(e.value(given, p.When)) == p.Is
+}
+
+// checkParam refuses a given parameter that is unknown, of the wrong type, out of range or without meaning.
+func (e entry) checkParam(given map[string]any, name string) error {
+	p, ok := e.parameter(name)
+	if !ok {
+		return compress.Invalidf("method %s has no parameter %q%s", e.name, name, didYouMean(name, e.parameterNames()))
+	}
+	if _, err := p.Check(given[name]); err != nil {
+		return err
+	}
+	if !e.applies(given, p) {
+		return compress.Invalidf("%s has a meaning only with %s=%s, and %s is %v", name, p.When, p.Is, p.When, e.value(given, p.When))
+	}
+	return nil
+}
+
+// resolve fills in the defaults. Parameters without meaning beside the others are left out, so that
+// they cannot tell equal work apart.
+func (e entry) resolve(given map[string]any) (map[string]any, error) {
+	out := map[string]any{}
+	for _, p := range e.parameters {
+		if !e.applies(given, p) {
+			continue
+		}
+		v, err := p.Check(e.value(given, p.Name))
+		if err != nil {
+			return nil, err
+		}
+		out[p.Name] = v
+	}
+	return out, nil
+}
+
+func (e entry) build(params map[string]any) (compress.Method, error) {
+	raw, err := canonical(params)
+	if err != nil {
+		return nil, err
+	}
+	return e.fromJSON(raw)
+}
+
+// NewMethod makes a method from its name and parameters, as Selection.Params holds them. Parameters
+// that are left out have their defaults.
+func NewMethod(name string, params json.RawMessage) (compress.Method, error) {
+	e, ok := lookup(name)
+	if !ok {
+		return nil, compress.Invalidf("method %q is not known%s", name, didYouMean(name, methodNames()))
+	}
+	given, err := e.given(params)
+	if err != nil {
+		return nil, fmt.Errorf("method %s: %w", name, err)
+	}
+	for _, key := range sortedKeys(given) {
+		if err := e.checkParam(given, key); err != nil {
+			return nil, fmt.Errorf("method %s: %w", name, err)
+		}
+	}
+	resolved, err := e.resolve(given)
+	if err != nil {
+		return nil, fmt.Errorf("method %s: %w", name, err)
+	}
+	m, err := e.build(resolved)
+	if err != nil {
+		return nil, fmt.Errorf("method %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// given reads parameters from JSON into the types that Parameter.Check wants.
+func (e entry) given(raw json.RawMessage) (map[string]any, error) {
+	given := map[string]any{}
+	if len(raw) == 0 {
+		return given, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&given); err != nil {
+		return nil, compress.Invalidf("read parameters: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, compress.Invalidf("read parameters: more than one JSON value")
+	}
+	for key, v := range given {
+		n, ok := v.(json.Number)
+		if !ok {
+			continue
+		}
+		if i, err := n.Int64(); err == nil {
+			given[key] = i
+		} else if f, err := n.Float64(); err == nil {
+			given[key] = f
+		} else {
+			return nil, compress.Invalidf("read parameters: %s is %s, which is no number that fits", key, n)
+		}
+	}
+	return given, nil
+}
+
+// MethodInfo describes a method for people.
+type MethodInfo struct {
+	Name        string               `json:"name"`
+	Version     int                  `json:"version"`
+	Description string               `json:"description"`
+	Format      string               `json:"format"` // default output format
+	Parameters  []compress.Parameter `json:"parameters"`
+}
+
+// Methods lists every method, sorted by name.
+func Methods() ([]MethodInfo, error) {
+	var out []MethodInfo
+	for _, e := range registry() {
+		m, err := NewMethod(e.name, nil)
+		if err != nil {
+			return nil, fmt.Errorf("list methods: %w", err)
+		}
+		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.format, e.parameters})
+	}
+	return out, nil
+}

@@ -1,0 +1,187 @@
+package recipe
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/shardpress/shardpress/compress"
+)
+
+// Set overrides one value, as --set key=value does:
+//
+//	group=32                 the parameter of every step whose method has it
+//	steps.0.group=32         of one step
+//	steps.1.targets=a,b      likewise targets, method and activations.bits
+//	output.format=dense, numerics=f32, seed=7, name=mine
+//	ignore=a,b               replaces the list; ignore= empties it
+//
+// Lists are divided at commas; one that begins with [ is read as YAML, for patterns that hold
+// commas. When an override takes the meaning of another parameter away (strategy=channel that of group), that
+// one is dropped. The recipe stays as it was when Set fails.
+func (r *Recipe) Set(key, value string) error {
+	c := r.clone()
+	if err := c.set(key, value); err != nil {
+		return compress.Invalidf("set %s=%s: %w", key, value, err)
+	}
+	if err := c.Validate(); err != nil {
+		return compress.Invalidf("set %s=%s: %w", key, value, err)
+	}
+	*r = *c
+	return nil
+}
+
+func (r *Recipe) set(key, value string) error {
+	r.forget(key)
+	var err error
+	switch key {
+	case "name":
+		r.Name = value
+	case "description":
+		r.Description = value
+	case "numerics":
+		r.Numerics = value
+	case "output.format":
+		r.Output.Format = value
+	case "seed":
+		if r.Seed, err = strconv.ParseUint(value, 10, 64); err != nil {
+			return fmt.Errorf("a seed is a whole number from 0 to 2^64-1")
+		}
+	case "ignore":
+		r.Ignore, err = list(key, value)
+	case "version", "steps", "output":
+		return fmt.Errorf("%s is not a single value", key)
+	default:
+		if rest, ok := strings.CutPrefix(key, "steps."); ok {
+			return r.setStep(key, rest, value)
+		}
+		return r.setEverywhere(key, value)
+	}
+	return err
+}
+
+// setEverywhere sets a parameter in every step that has it.
+func (r *Recipe) setEverywhere(key, value string) error {
+	var known []string
+	found := false
+	for i := range r.Steps {
+		m, ok := lookup(r.Steps[i].Method)
+		if !ok {
+			continue
+		}
+		for _, name := range m.parameterNames() {
+			if !slices.Contains(known, name) {
+				known = append(known, name)
+			}
+		}
+		if _, ok := m.parameter(key); !ok {
+			continue
+		}
+		found = true
+		if err := r.setParam(i, key, value); err != nil {
+			return err
+		}
+	}
+	if found {
+		return nil
+	}
+	slices.Sort(known)
+	known = append(known, "output.format", "ignore", "numerics", "seed", "name")
+	return fmt.Errorf("no step has a parameter %q%s", key, didYouMean(key, known))
+}
+
+// setStep sets a key of one step; rest is what follows "steps.".
+func (r *Recipe) setStep(key, rest, value string) error {
+	number, name, ok := strings.Cut(rest, ".")
+	i, err := strconv.Atoi(number)
+	if !ok || err != nil || i < 0 || i >= len(r.Steps) {
+		return fmt.Errorf("steps are numbered from 0 to %d, as in steps.0.targets", len(r.Steps)-1)
+	}
+	step := &r.Steps[i]
+	switch name {
+	case "method":
+		if value != step.Method {
+			step.Method, step.Params = value, nil // parameters of another method
+		}
+		return nil
+	case "targets":
+		step.Targets, err = list(key, value)
+		return err
+	case "activations.bits", "activations.dynamic":
+		if step.Activations == nil {
+			step.Activations = &Activations{Bits: 8, Dynamic: dynamicToken}
+		}
+		if name == "activations.dynamic" {
+			step.Activations.Dynamic = value
+			return nil
+		}
+		if step.Activations.Bits, err = strconv.ParseInt(value, 10, 64); err != nil {
+			return fmt.Errorf("activations.bits takes a whole number")
+		}
+		return nil
+	}
+	m, ok := lookup(step.Method)
+	if !ok {
+		return fmt.Errorf("method %q is not known", step.Method)
+	}
+	if _, ok := m.parameter(name); !ok {
+		known := append(append(stepKeys(), "activations.bits", "activations.dynamic"), m.parameterNames()...)
+		return fmt.Errorf("method %s has no parameter %q%s", step.Method, name, didYouMean(name, known))
+	}
+	return r.setParam(i, name, value)
+}
+
+func (r *Recipe) setParam(i int, name, value string) error {
+	step := &r.Steps[i]
+	m, _ := lookup(step.Method)
+	p, _ := m.parameter(name)
+	v, err := p.Parse(value)
+	if err != nil {
+		return err
+	}
+	if step.Params == nil {
+		step.Params = map[string]any{}
+	}
+	step.Params[name] = v
+	r.forget(fmt.Sprintf("steps.%d.%s", i, name))
+	for _, other := range m.parameters {
+		if other.When == name && !m.applies(step.Params, other) {
+			delete(step.Params, other.Name)
+		}
+	}
+	return nil
+}
+
+// forget drops the places of what no longer stands in the text.
+func (r *Recipe) forget(path string) {
+	if r.at == nil {
+		return
+	}
+	for key := range r.at {
+		if strings.HasPrefix(key, path+".") {
+			delete(r.at, key)
+		}
+	}
+	r.at[path] = position{}
+}
+
+// list reads the value of an override that is a list.
+func list(key, value string) ([]string, error) {
+	if strings.HasPrefix(value, "[") {
+		s := source{"--set " + key}
+		doc, err := s.document([]byte(value))
+		if err != nil {
+			return nil, err
+		}
+		out, _, err := s.texts(doc, key)
+		return out, err
+	}
+	var out []string
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out, nil
+}
