@@ -11,6 +11,9 @@ import (
 // maxBlocks bounds block indexes, so that a hostile name cannot make anybody loop for long.
 const maxBlocks = 100_000
 
+// maxScaleBlock bounds the rows or columns of a block, so that counting in blocks cannot overflow.
+const maxScaleBlock = 1 << 40
+
 // finish checks every number and reference of a manifest and fills its lookup table.
 func (m *Manifest) finish() error {
 	if m.Version != ManifestVersion {
@@ -126,11 +129,10 @@ func (m *Manifest) checkLinears() error {
 
 // checkView checks that a linear lies inside its tensor, so that no later sum of offsets can overflow or leave it.
 func (m *Manifest) checkView(l Linear) error {
-	i, ok := m.byName[l.Tensor]
+	t, ok := m.Tensor(l.Tensor)
 	if !ok {
 		return fmt.Errorf("linear %q: tensor %q: %w", l.Name, l.Tensor, ErrMissing)
 	}
-	t := m.Tensors[i]
 	shape := t.Shape
 	switch {
 	case len(shape) == 3 && l.Expert >= 0 && int64(l.Expert) < shape[0]:
@@ -156,17 +158,17 @@ func (m *Manifest) checkView(l Linear) error {
 		}
 		return nil
 	}
-	j, ok := m.byName[l.Scale]
+	scale, ok := m.Tensor(l.Scale)
 	if !ok {
 		return fmt.Errorf("linear %q: scale tensor %q: %w", l.Name, l.Scale, ErrMissing)
 	}
-	return checkScale(l, t, m.Tensors[j])
+	return checkScale(l, t, scale)
 }
 
 // checkScale checks that there is one multiplier for each block of rows and columns.
 func checkScale(l Linear, weight, scale Tensor) error {
 	b := l.ScaleBlock
-	if b[0] < 1 || b[1] < 1 || weight.DType.Size() != 1 || !weight.DType.Float() || !scale.DType.Float() ||
+	if b[0] < 1 || b[1] < 1 || b[0] > maxScaleBlock || b[1] > maxScaleBlock || weight.DType.Size() != 1 || !weight.DType.Float() || !scale.DType.Float() ||
 		l.Transposed || l.Expert != -1 || l.RowStep != 1 {
 		return malformed("linear", l.Name, "%s weights with %s scales of blocks %v", weight.DType, scale.DType, b)
 	}
