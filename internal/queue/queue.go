@@ -206,14 +206,18 @@ func (q *Queue) Notices(ctx context.Context) (<-chan *task.Notice, error) {
 // Close ends the connection.
 func (q *Queue) Close() { q.nc.Close() }
 
-// Next waits for a task of one of the cells, asking them in their order. It
-// fetches one task at a time, so that none waits in a busy worker.
-func (q *Queue) Next(ctx context.Context, cells []Cell) (*Delivery, error) {
+// Next waits for a task of one of the cells, which are asked for at every look
+// around and tried in their order. It fetches one task at a time, so that none
+// waits in a busy worker.
+func (q *Queue) Next(ctx context.Context, cells func() []Cell) (Delivery, error) {
 	for {
-		for _, cell := range cells {
+		for _, cell := range cells() {
 			d, err := q.fetch(ctx, cell)
-			if err != nil || d != nil {
-				return d, err
+			if err != nil {
+				return nil, err
+			}
+			if d != nil {
+				return d, nil
 			}
 		}
 		// The wake-up is a hint and may go to another worker: look by oneself too,
@@ -230,7 +234,7 @@ func (q *Queue) Next(ctx context.Context, cells []Cell) (*Delivery, error) {
 	}
 }
 
-func (q *Queue) fetch(ctx context.Context, cell Cell) (*Delivery, error) {
+func (q *Queue) fetch(ctx context.Context, cell Cell) (*delivery, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

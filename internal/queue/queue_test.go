@@ -28,6 +28,10 @@ func start(t *testing.T, dir string) *Queue {
 	return q
 }
 
+func fits(memory int64) func() []Cell {
+	return func() []Cell { return Ladder(class, memory) }
+}
+
 func message(n byte, memory int64) *task.Message {
 	return &task.Message{ID: task.ID{n}, Run: "run", Class: class, Memory: memory}
 }
@@ -42,7 +46,7 @@ func TestOneMessageATask(t *testing.T) {
 	if err := q.Publish(ctx, message(1, 1)); !errors.Is(err, ErrOutstanding) {
 		t.Errorf("second publish of a queued task: %v", err)
 	}
-	d, err := q.Next(ctx, Ladder(class, 1<<30))
+	d, err := q.Next(ctx, fits(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +81,7 @@ func TestLargestThatFitsFirst(t *testing.T) {
 		}
 	}
 	for _, want := range []byte{1, 0} { // the task of 3 GiB does not fit
-		d, err := q.Next(ctx, Ladder(class, 1<<30))
+		d, err := q.Next(ctx, fits(1<<30))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +93,7 @@ func TestLargestThatFitsFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err := q.Next(ctx, Ladder(class, 4<<30))
+	d, err := q.Next(ctx, fits(4<<30))
 	if m, merr := d.Message(); err != nil || merr != nil || m.ID[0] != 2 {
 		t.Errorf("bigger worker got %v, %v, %v", m, merr, err)
 	}
@@ -116,14 +120,14 @@ func TestGivenBackTaskComesAgainAndSurvivesRestart(t *testing.T) {
 		if err := q.Publish(ctx, message(7, 1)); err != nil {
 			t.Fatal(err)
 		}
-		d, err := q.Next(ctx, Ladder(class, 1<<30))
+		d, err := q.Next(ctx, fits(1<<30))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Retry(0); err != nil {
 			t.Fatal(err)
 		}
-		d, err = q.Next(ctx, Ladder(class, 1<<30))
+		d, err = q.Next(ctx, fits(1<<30))
 		if err != nil || d.Attempt() != 2 {
 			t.Fatalf("second delivery: attempt %d, %v", d.Attempt(), err)
 		}
@@ -149,7 +153,7 @@ func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan error, 1)
 	go func() {
-		d, err := q.Next(ctx, Ladder(class, 1<<30))
+		d, err := q.Next(ctx, fits(1<<30))
 		if err == nil {
 			err = d.Done(context.WithoutCancel(ctx))
 		}
@@ -162,7 +166,7 @@ func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
 		t.Errorf("waiting worker: %v", err)
 	}
 	go func() {
-		_, err := q.Next(ctx, Ladder(class, 1<<30))
+		_, err := q.Next(ctx, fits(1<<30))
 		got <- err
 	}()
 	cancel()

@@ -165,8 +165,9 @@ type Message struct {
 
 // File says which file of the location is meant by a source input.
 type File struct {
-	Name string `json:"name"`
-	Size int64  `json:"size"`
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	Header string `json:"header"` // digest of the file's header
 }
 
 // MaxMessage bounds a message on the wire, in bytes.
