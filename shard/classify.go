@@ -166,11 +166,14 @@ func (k *classifier) role(t Tensor, block int) Role {
 		return RoleRouter
 	case block >= 0 && len(k.experts(t)) > 0:
 		return RoleLinear
-	case block >= 0 && leaf == "weight" && len(t.Shape) == 2 && t.DType.Float() && !isSpecial(module):
+	case block >= 0 && leaf == "weight" && isMatrix(t) && !isSpecial(module):
 		return RoleLinear
 	}
 	return RoleOther
 }
+
+// isMatrix leaves out empty matrices: their other dimension may be any number, and there is nothing to compress.
+func isMatrix(t Tensor) bool { return len(t.Shape) == 2 && t.DType.Float() && t.Length > 0 }
 
 // splitLeaf cuts a dotted name at its last dot.
 func splitLeaf(name string) (parent, leaf string) {
@@ -250,7 +253,7 @@ func (k *classifier) linears(t Tensor, block int, role Role) ([]Linear, error) {
 		return k.expertLinears(t, block)
 	}
 	module, ok := strings.CutSuffix(t.Name, ".weight")
-	if !ok || len(t.Shape) != 2 || !t.DType.Float() || isSpecial(module) && k.scaleOf[t.Name] == "" {
+	if !ok || !isMatrix(t) {
 		return nil, nil
 	}
 	switch role {

@@ -17,9 +17,12 @@ func fusedParts(last string) []string {
 	return nil
 }
 
+// maxExperts is far above any model. It bounds what one short line of a hostile header can make of itself.
+const maxExperts = 4096
+
 // experts returns the parts of a 3-D tensor of experts, nil for any other tensor.
 func (k *classifier) experts(t Tensor) []string {
-	if len(t.Shape) != 3 || !t.DType.Float() {
+	if len(t.Shape) != 3 || !t.DType.Float() || t.Length == 0 || t.Shape[0] > maxExperts {
 		return nil
 	}
 	parent, last := splitLeaf(strings.TrimSuffix(t.Name, ".weight"))

@@ -145,11 +145,7 @@ func (m *Manifest) checkView(l Linear) error {
 	if l.Transposed {
 		rows, cols = cols, rows
 	}
-	inside := l.Cols == cols && l.Rows >= 0 && l.Row >= 0 && l.Row <= rows && l.RowStep >= 1
-	if inside && l.Rows > 0 {
-		inside = l.Row < rows && l.Rows-1 <= (rows-1-l.Row)/l.RowStep
-	}
-	if !inside {
+	if l.Cols != cols || cols < 1 || l.Rows < 1 || l.Row < 0 || l.Row >= rows || l.RowStep < 1 || l.Rows-1 > (rows-1-l.Row)/l.RowStep {
 		return malformed("linear", l.Name, "rows %d+%d×%d of %d columns leave tensor %q of shape %v", l.Row, l.Rows, l.RowStep, l.Cols, t.Name, t.Shape)
 	}
 	if l.Scale == "" {
