@@ -14,10 +14,18 @@ func FMA32(x, y, z float32) float32 {
 	// The product of two 24-bit significands fits 53 bits: p is exact, so a
 	// compiler that fuses it into the sum changes nothing.
 	s := float64(x)*float64(y) + float64(z)
-	if b := math.Float64bits(s); b&(1<<29-1) != 1<<28 && b<<1 >= 897<<53 {
-		return float32(s)
+	if fmaUnsafe(s) {
+		return fma32Odd(x, y, z)
 	}
-	return fma32Odd(x, y, z)
+	return float32(s)
+}
+
+// fmaUnsafe reports whether a float64 sum may not simply be rounded to float32.
+// FMA32 itself is too large to be inlined: a loop that needs the speed calls
+// this and fma32Odd.
+func fmaUnsafe(s float64) bool {
+	b := math.Float64bits(s)
+	return b&(1<<29-1) == 1<<28 || b<<1 < 897<<53 // exponent below that of 2^-126
 }
 
 // fma32Odd rounds the float64 sum to odd: the last bit says whether anything

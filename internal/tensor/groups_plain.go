@@ -21,12 +21,12 @@ func codeRange(bits int) (qmin, qmax float32) {
 }
 
 // encodeGroups is the plain kernel and the oracle of the vector ones.
-func encodeGroups(r *GroupResult, src []byte, d DType, rows, cols, group, bits int, scale DType) int {
+func encodeGroups(r *GroupResult, src []byte, d DType, rows, cols, group, width int, scale DType) int {
 	var (
-		half       = float32(int(1)<<bits-1) / 2
-		qmin, qmax = codeRange(bits)
+		half       = float32(int(1)<<width-1) / 2
+		qmin, qmax = codeRange(width)
 		size       = d.Size()
-		rowBytes   = PackedRowBytes(cols, bits)
+		rowBytes   = PackedRowBytes(cols, width)
 		groups     = cols / group
 		x          [256]float32
 		codes      = r.scratch(cols)
@@ -35,24 +35,19 @@ func encodeGroups(r *GroupResult, src []byte, d DType, rows, cols, group, bits i
 		var errSum, powSum float64
 		for g := range groups {
 			at := src[(row*cols+g*group)*size:][:group*size]
-			top := float32(0)
+			// Magnitudes order like their bits, with NaN and infinity on top.
+			var bits uint32
 			for i := 0; i < group; i += len(x) {
 				n := min(len(x), group-i)
 				ToFloat32(x[:n], at[i*size:], d)
 				for _, v := range x[:n] {
-					v = math.Float32frombits(math.Float32bits(v) &^ (1 << 31))
-					// Written so that a NaN is kept: it compares false.
-					if !(v <= top) {
-						top = v
-					}
-					if top != top {
-						return row
-					}
+					bits = max(bits, math.Float32bits(v)&^(1<<31))
 				}
 			}
-			if math.IsInf(float64(top), 0) {
+			if bits >= 0x7f800000 {
 				return row
 			}
+			top := math.Float32frombits(bits)
 			s := storeScale(r.Scales, row*groups+g, top/half, top == 0, scale)
 			var e2, p2 [lanes]float32
 			for i := 0; i < group; i += len(x) {
@@ -60,18 +55,15 @@ func encodeGroups(r *GroupResult, src []byte, d DType, rows, cols, group, bits i
 				ToFloat32(x[:n], at[i*size:], d)
 				out := codes[g*group+i:][:n]
 				for j, v := range x[:n] {
-					q := roundEven(min(max(v/s, qmin), qmax))
-					e := FMA32(-q, s, v)
-					l := j % lanes
-					e2[l] = FMA32(e, e, e2[l])
-					p2[l] = FMA32(v, v, p2[l])
+					q := roundEven(clamp(v/s, qmin, qmax))
 					out[j] = uint8(int32(q - qmin))
+					addSquares(&e2[j%lanes], &p2[j%lanes], v, q, s)
 				}
 			}
 			errSum += float64(addLanes(&e2))
 			powSum += float64(addLanes(&p2))
 		}
-		PackRow(r.Codes[row*rowBytes:][:rowBytes], codes[:cols], bits)
+		PackRow(r.Codes[row*rowBytes:][:rowBytes], codes[:cols], width)
 		r.setSums(row, errSum, powSum)
 	}
 	return -1
@@ -104,7 +96,7 @@ func encodeGroupsAsymmetric(r *GroupResult, src []byte, d DType, rows, cols, gro
 				}
 			}
 			s := storeScale(r.Scales, row*groups+g, (high-low)/steps, low == high, scale)
-			zp := roundEven(min(max(qmin-float32(low/s), qmin), qmax))
+			zp := roundEven(clamp(qmin-float32(low/s), qmin, qmax))
 			r.Zeros[row*groups+g] = uint8(int32(zp - qmin))
 			var e2, p2 [lanes]float32
 			for i := 0; i < group; i += len(x) {
@@ -112,12 +104,9 @@ func encodeGroupsAsymmetric(r *GroupResult, src []byte, d DType, rows, cols, gro
 				ToFloat32(x[:n], at[i*size:], d)
 				out := codes[g*group+i:][:n]
 				for j, v := range x[:n] {
-					q := roundEven(min(max(float32(v/s)+zp, qmin), qmax))
-					e := FMA32(-(q - zp), s, v)
-					l := j % lanes
-					e2[l] = FMA32(e, e, e2[l])
-					p2[l] = FMA32(v, v, p2[l])
+					q := roundEven(clamp(float32(v/s)+zp, qmin, qmax))
 					out[j] = uint8(int32(q - qmin))
+					addSquares(&e2[j%lanes], &p2[j%lanes], v, q-zp, s)
 				}
 			}
 			errSum += float64(addLanes(&e2))
@@ -127,6 +116,39 @@ func encodeGroupsAsymmetric(r *GroupResult, src []byte, d DType, rows, cols, gro
 		r.setSums(row, errSum, powSum)
 	}
 	return -1
+}
+
+func clamp(v, low, high float32) float32 {
+	if v < low {
+		return low
+	}
+	if v > high {
+		return high
+	}
+	return v
+}
+
+// addSquares adds the squares of fma(-q, s, v) and of v to the sums of a lane.
+// It is FMA32 three times, written out for speed.
+func addSquares(e2, p2 *float32, v, q, s float32) {
+	w := float64(v)
+	t := w - float64(q)*float64(s)
+	e := float32(t)
+	if fmaUnsafe(t) {
+		e = fma32Odd(-q, s, v)
+	}
+	t = float64(e)*float64(e) + float64(*e2)
+	if sum := float32(t); !fmaUnsafe(t) {
+		*e2 = sum
+	} else {
+		*e2 = fma32Odd(e, e, *e2)
+	}
+	t = w*w + float64(*p2)
+	if sum := float32(t); !fmaUnsafe(t) {
+		*p2 = sum
+	} else {
+		*p2 = fma32Odd(v, v, *p2)
+	}
 }
 
 func (r *GroupResult) scratch(n int) []byte {

@@ -51,11 +51,14 @@ type batch struct {
 
 	absmax     [batchGroups]uint32 // float32 bits
 	scale, inv [batchGroups]float32
-	err, power [batchGroups]float32
+	sums       [batchGroups + 1][2]float32 // of errors and of powers; one to spare
 	stored     [4 * batchGroups]byte
 
 	qmin, qmax [8]float32
 	order      [8]uint32
+	widen      [2][32]uint16
+	narrow     [32]uint16
+	fourth     [16]uint32
 	pair       [32]byte
 }
 
@@ -93,7 +96,10 @@ func (b *batch) setScaleType(d DType) {
 	}
 	b.zero = b.tiny ^ epsilon
 	b.low, b.high = inverseLow, inverseHigh
-	if d == F32 {
+	switch d {
+	case F16: // normal and not replaced
+		b.low, b.high = 0x38800000, 0x477fc000 // 2^-14, 65472
+	case F32: // never
 		b.low = math.MaxInt32
 	}
 }
@@ -103,7 +109,7 @@ func (k *Kernels) encodeVector(r *GroupResult, src []byte, d DType, rows, cols, 
 		groups   = cols / group
 		total    = rows * groups
 		size     = group * d.Size()
-		perBatch = min(max(batchBytes/size, 1), batchGroups)
+		perBatch = min(max(batchBytes/size, 2), batchGroups)
 		stored   = scale.Size()
 		b        batch
 		bytes    []byte
@@ -111,7 +117,7 @@ func (k *Kernels) encodeVector(r *GroupResult, src []byte, d DType, rows, cols, 
 	if width != 4 && width != 8 {
 		bytes = r.scratch(perBatch * group)
 	}
-	b.group, b.ahead = group, perBatch*size
+	b.group, b.ahead = group, 2*perBatch*size
 	b.half = float32(int(1)<<width-1) / 2
 	qmin, qmax := codeRange(width)
 	b.magic = roundMagic - qmin
@@ -119,6 +125,13 @@ func (k *Kernels) encodeVector(r *GroupResult, src []byte, d DType, rows, cols, 
 	for i := range b.qmin {
 		b.qmin[i], b.qmax[i] = qmin, qmax
 		b.order[i] = uint32(i/2 + i%2*4)
+	}
+	for i := range b.narrow {
+		b.narrow[i] = uint16(2 * i)
+		b.widen[0][i], b.widen[1][i] = uint16(i/2), uint16(16+i/2)
+	}
+	for i := range b.fourth {
+		b.fourth[i] = uint32(4 * i % 16)
 	}
 	for i := range b.pair {
 		b.pair[i] = 1 + byte(i%2*15)
@@ -155,8 +168,8 @@ func (k *Kernels) encodeVector(r *GroupResult, src []byte, d DType, rows, cols, 
 			}
 		}
 		for i := range b.groups {
-			errSum += float64(b.err[i])
-			powSum += float64(b.power[i])
+			errSum += float64(b.sums[i][0])
+			powSum += float64(b.sums[i][1])
 			if left--; left == 0 {
 				r.setSums(row, errSum, powSum)
 				row, left, errSum, powSum = row+1, groups, 0, 0

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // variant is one form of the last step: how codes are written, and whether the
 // quotient comes from a division or from the inverse.
@@ -87,23 +90,22 @@ func absmax(t *text, s source, i isa) {
 	t.end()
 }
 
-// load prints the conversion of one register of elements to float32.
-func load(t *text, s source, off int, reg string) {
-	switch s.name {
-	case "BF16":
-		t.op("VPMOVZXWD %d(SI), %s; VPSLLD $16, %s, %s", off, reg, reg, reg)
-	case "F16":
-		t.op("VCVTPH2PS %d(SI), %s", off, reg)
-	case "F32":
-		t.op("VMOVUPS %d(SI), %s", off, reg)
+// load prints the conversion of one register of F16 or F32 elements to float32.
+// BF16 is cheaper two registers at a time.
+func load(t *text, s source, from string, off int, reg string) {
+	if s.name == "F16" {
+		t.op("VCVTPH2PS %d(%s), %s", off, from, reg)
+	} else {
+		t.op("VMOVUPS %d(%s), %s", off, from, reg)
 	}
 }
 
 // registers names what quantize works on.
 type registers struct {
-	x, q, r                       []string // elements, quotients, scratch; codes are left in r
-	e, p                          []string // lane sums of each element register
-	scale, inv, magic, qmin, qmax string
+	x, q, r           []string // elements, quotients, scratch; codes are left in r
+	e, p              []string // lane sums of each element register
+	scale, inv        []string
+	magic, qmin, qmax string
 }
 
 // quantize prints q = round(clamp(x/scale)), leaves q + magic in r, and adds to
@@ -122,7 +124,7 @@ func quantize(t *text, v variant, g registers) {
 	of := func(s []string) func(int) string { return func(i int) string { return s[i] } }
 	one := func(s string) func(int) string { return func(int) string { return s } }
 	x, q, r, e, p := of(g.x), of(g.q), of(g.r), of(g.e), of(g.p)
-	scale, inv, magic := one(g.scale), one(g.inv), one(g.magic)
+	scale, inv, magic := of(g.scale), of(g.inv), one(g.magic)
 	if v.divide {
 		each("VDIVPS %s, %s, %s", scale, x, q)
 	} else {
@@ -133,7 +135,9 @@ func quantize(t *text, v variant, g registers) {
 		each("VFMADD231PS %s, %s, %s", r, inv, q)
 	}
 	each("VFMADD231PS %s, %s, %s", x, x, p)
-	each("VMAXPS %s, %s, %s", one(g.qmin), q, q)
+	if v.divide {
+		each("VMAXPS %s, %s, %s", one(g.qmin), q, q)
+	}
 	each("VMINPS %s, %s, %s", one(g.qmax), q, q)
 	each("VADDPS %s, %s, %s", magic, q, r)
 	each("VSUBPS %s, %s, %s", magic, r, q)
@@ -152,53 +156,82 @@ func encodeBegin(t *text, s source, v variant, i isa) {
 	t.op("MOVQ batch_groups(DI), CX; MOVQ batch_ahead(DI), R10; XORL R8, R8")
 }
 
-// next prints the step to the next 32 elements.
-func next(t *text, s source, v variant) {
-	out := 32
-	if v.nibbles {
-		out = 16
-	}
-	t.op("ADDQ $%d, SI; ADDQ $%d, DX; DECQ R9; JNZ block", 32*s.size, out)
-}
-
-func prefetch(t *text, s source) {
+func prefetch(t *text, s source, from string) {
 	for off := 0; off < 32*s.size; off += 64 {
-		t.op("PREFETCHT0 %d(SI)(R10*1)", off)
+		t.op("PREFETCHT0 %d(%s)(R10*1)", off, from)
 	}
 }
 
+// encode512 prints a kernel that works on two groups at a time: one alone is too
+// long a chain of dependent steps to keep the units busy. An odd last group is
+// paired with itself, and written twice.
 func encode512(t *text, s source, v variant) {
 	encodeBegin(t, s, v, avx512)
-	t.op("VBROADCASTSS batch_qmin(DI), Z29; VBROADCASTSS batch_qmax(DI), Z28; VBROADCASTSS batch_magic(DI), Z27")
+	t.op("VBROADCASTSS batch_qmin(DI), Z27; VBROADCASTSS batch_qmax(DI), Z22; VBROADCASTSS batch_magic(DI), Z21")
+	t.op("VMOVDQU32 batch_narrow(DI), Z26; VMOVDQU32 batch_fourth(DI), Z20")
 	if v.nibbles {
-		t.broadcast(0x10011001, "Y15")
+		t.broadcast(0x00100001, "Z23")
+	}
+	if s.name == "BF16" {
+		t.op("VMOVDQU32 batch_widen(DI), Z24; VMOVDQU32 batch_widen+64(DI), Z25; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
 	}
 	t.label("group")
-	t.op("VBROADCASTSS batch_scale(DI)(R8*4), Z31; VBROADCASTSS batch_inv(DI)(R8*4), Z30; VPXORD Z16, Z16, Z16; VPXORD Z17, Z17, Z17; MOVQ BX, R9")
-	t.label("block")
-	prefetch(t, s)
-	load(t, s, 0, "Z0")
-	load(t, s, 16*s.size, "Z1")
-	quantize(t, v, registers{
-		x: []string{"Z0", "Z1"}, q: []string{"Z2", "Z3"}, r: []string{"Z4", "Z5"},
-		e: []string{"Z16", "Z16"}, p: []string{"Z17", "Z17"},
-		scale: "Z31", inv: "Z30", magic: "Z27", qmin: "Z29", qmax: "Z28",
-	})
-	if v.nibbles {
-		t.op("VPMOVDB Z4, X4; VPMOVDB Z5, X5; VINSERTI128 $1, X5, Y4, Y4")
-		t.op("VPMADDUBSW Y15, Y4, Y4; VPMOVWB Y4, X4; VMOVDQU X4, (DX)")
-	} else {
-		t.op("VPMOVDB Z4, X4; VPMOVDB Z5, X5; VMOVDQU X4, (DX); VMOVDQU X5, 16(DX)")
+	t.op("MOVQ SI, R11; MOVQ DX, R12; MOVQ R8, R13; CMPQ CX, $1; JEQ single")
+	t.op("MOVQ BX, AX; SHLQ $%d, AX; ADDQ AX, R11; MOVQ BX, AX; SHLQ $%d, AX; ADDQ AX, R12; INCQ R13", log2(32*s.size), log2(v.bytes()))
+	t.label("single")
+	t.op("VBROADCASTSS batch_scale(DI)(R8*4), Z31; VBROADCASTSS batch_inv(DI)(R8*4), Z30")
+	t.op("VBROADCASTSS batch_scale(DI)(R13*4), Z29; VBROADCASTSS batch_inv(DI)(R13*4), Z28")
+	for i := 16; i < 20; i++ {
+		t.op("VPXORD Z%d, Z%d, Z%d", i, i, i)
 	}
-	next(t, s, v)
-	t.note("errors to the lower 8 lanes, powers to the upper; then distance 4, 2, 1")
+	t.op("MOVQ BX, R9")
+	t.label("block")
+	for g, from := range []string{"SI", "R11"} {
+		lo, hi := 2*g, 2*g+1
+		prefetch(t, s, from)
+		if s.name == "BF16" {
+			t.note("words 0-15 and 16-31 to the upper halves of doublewords")
+			t.op("VMOVDQU32 (%s), Z%d; VPERMW.Z Z%d, Z24, K1, Z%d; VPERMW.Z Z%d, Z25, K1, Z%d", from, hi, hi, lo, hi, hi)
+		} else {
+			load(t, s, from, 0, fmt.Sprintf("Z%d", lo))
+			load(t, s, from, 16*s.size, fmt.Sprintf("Z%d", hi))
+		}
+	}
+	quantize(t, v, registers{
+		x: []string{"Z0", "Z1", "Z2", "Z3"}, q: []string{"Z4", "Z5", "Z6", "Z7"}, r: []string{"Z8", "Z9", "Z10", "Z11"},
+		e: []string{"Z16", "Z16", "Z18", "Z18"}, p: []string{"Z17", "Z17", "Z19", "Z19"},
+		scale: []string{"Z31", "Z31", "Z29", "Z29"}, inv: []string{"Z30", "Z30", "Z28", "Z28"},
+		magic: "Z21", qmin: "Z27", qmax: "Z22",
+	})
+	for g, to := range []string{"DX", "R12"} {
+		lo, hi := 8+2*g, 9+2*g
+		t.op("VPERMT2W Z%d, Z26, Z%d", hi, lo)
+		if v.nibbles {
+			t.op("VPMADDWD Z23, Z%d, Z%d; VPMOVDB Z%d, X%d; VMOVDQU X%d, (%s)", lo, lo, lo, lo, lo, to)
+		} else {
+			t.op("VPMOVWB Z%d, Y%d; VMOVDQU Y%d, (%s)", lo, lo, lo, to)
+		}
+	}
+	t.op("ADDQ $%d, SI; ADDQ $%d, R11; ADDQ $%d, DX; ADDQ $%d, R12; DECQ R9; JNZ block", 32*s.size, 32*s.size, v.bytes(), v.bytes())
+	t.note("distance 8, of each group errors below powers; then 4 for both groups, 2, 1")
 	t.op("VSHUFF64X2 $0x44, Z17, Z16, Z0; VSHUFF64X2 $0xee, Z17, Z16, Z1; VADDPS Z1, Z0, Z0")
-	t.op("VSHUFF64X2 $0xb1, Z0, Z0, Z1; VADDPS Z1, Z0, Z0")
+	t.op("VSHUFF64X2 $0x44, Z19, Z18, Z2; VSHUFF64X2 $0xee, Z19, Z18, Z3; VADDPS Z3, Z2, Z2")
+	t.op("VSHUFF64X2 $0x88, Z2, Z0, Z1; VSHUFF64X2 $0xdd, Z2, Z0, Z3; VADDPS Z3, Z1, Z0")
 	t.op("VPERMILPS $0x4e, Z0, Z1; VADDPS Z1, Z0, Z0; VPERMILPS $0xb1, Z0, Z1; VADDPS Z1, Z0, Z0")
-	t.op("VMOVSS X0, batch_err(DI)(R8*4); VEXTRACTF32X4 $2, Z0, X0; VMOVSS X0, batch_power(DI)(R8*4)")
-	t.op("INCQ R8; DECQ CX; JNZ group")
+	t.op("VPERMPS Z0, Z20, Z0; VMOVUPS X0, batch_sums(DI)(R8*8)")
+	t.op("MOVQ R11, SI; MOVQ R12, DX; ADDQ $2, R8; SUBQ $2, CX; JGT group")
 	t.end()
 }
+
+// bytes returns the bytes of 32 codes.
+func (v variant) bytes() int {
+	if v.nibbles {
+		return 16
+	}
+	return 32
+}
+
+func log2(n int) int { return bits.TrailingZeros(uint(n)) }
 
 func encode256(t *text, s source, v variant) {
 	encodeBegin(t, s, v, avx2)
@@ -211,14 +244,18 @@ func encode256(t *text, s source, v variant) {
 	}
 	t.op("MOVQ BX, R9")
 	t.label("block")
-	prefetch(t, s)
+	prefetch(t, s, "SI")
 	for h := range 2 {
-		load(t, s, 16*h*s.size, "Y0")
-		load(t, s, (16*h+8)*s.size, "Y1")
+		if s.name == "BF16" {
+			t.op("VPERMQ $0xd8, %d(SI), Y1; VPXOR Y2, Y2, Y2; VPUNPCKLWD Y1, Y2, Y0; VPUNPCKHWD Y1, Y2, Y1", 32*h)
+		} else {
+			load(t, s, "SI", 16*h*s.size, "Y0")
+			load(t, s, "SI", (16*h+8)*s.size, "Y1")
+		}
 		quantize(t, v, registers{
 			x: []string{"Y0", "Y1"}, q: []string{"Y2", "Y3"}, r: []string{"Y4", "Y5"},
 			e: []string{"Y8", "Y9"}, p: []string{"Y10", "Y11"},
-			scale: "Y12", inv: "Y13", magic: "Y14", qmin: "batch_qmin(DI)", qmax: "batch_qmax(DI)",
+			scale: []string{"Y12", "Y12"}, inv: []string{"Y13", "Y13"}, magic: "Y14", qmin: "batch_qmin(DI)", qmax: "batch_qmax(DI)",
 		})
 		t.op("VPAND Y15, Y4, Y4; VPAND Y15, Y5, Y5; VPACKUSDW Y5, Y4, Y%d", 6+h)
 	}
@@ -229,12 +266,12 @@ func encode256(t *text, s source, v variant) {
 	} else {
 		t.op("VMOVDQU Y6, (DX)")
 	}
-	next(t, s, v)
+	t.op("ADDQ $%d, SI; ADDQ $%d, DX; DECQ R9; JNZ block", 32*s.size, v.bytes())
 	t.note("distance 8; errors to the lower 4 lanes, powers to the upper; then 4, 2, 1")
 	t.op("VADDPS Y9, Y8, Y0; VADDPS Y11, Y10, Y1")
 	t.op("VPERM2F128 $0x20, Y1, Y0, Y2; VPERM2F128 $0x31, Y1, Y0, Y3; VADDPS Y3, Y2, Y0")
 	t.op("VPERMILPS $0x4e, Y0, Y1; VADDPS Y1, Y0, Y0; VPERMILPS $0xb1, Y0, Y1; VADDPS Y1, Y0, Y0")
-	t.op("VMOVSS X0, batch_err(DI)(R8*4); VEXTRACTF128 $1, Y0, X0; VMOVSS X0, batch_power(DI)(R8*4)")
+	t.op("VEXTRACTF128 $1, Y0, X1; VUNPCKLPS X1, X0, X0; VMOVQ X0, batch_sums(DI)(R8*8)")
 	t.op("INCQ R8; DECQ CX; JNZ group")
 	t.end()
 }

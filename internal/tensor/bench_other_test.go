@@ -1,0 +1,11 @@
+//go:build !linux
+
+package tensor
+
+import "time"
+
+func busy(f func()) time.Duration {
+	start := time.Now()
+	f()
+	return time.Since(start)
+}
