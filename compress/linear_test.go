@@ -37,7 +37,10 @@ func TestNewWeights(t *testing.T) {
 			t.Errorf("panels of %d rows give %x", rows, got)
 		}
 	}
-	for range w.Panels(t.Context(), 2) {
+	for _, err := range w.Panels(t.Context(), 2) {
+		if err != nil {
+			t.Error(err)
+		}
 		break // a reader may stop
 	}
 	for _, err := range w.Panels(t.Context(), 0) {

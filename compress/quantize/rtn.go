@@ -12,7 +12,7 @@ import (
 	"github.com/shardpress/shardpress/internal/tensor"
 )
 
-// RTN, round to nearest: every weight goes to the nearest point of an even grid whose range is that of the
+// RTN is round to nearest: every weight goes to the nearest point of an even grid whose range is that of the
 // weights that share it.
 //
 // It minimises |w − ŵ| of each weight for a given grid. With search, the grid's range shrinks to the one of
