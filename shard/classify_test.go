@@ -305,7 +305,7 @@ func realShapes(t *testing.T, path string) []testTensor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		t.Fatal(err)
@@ -376,7 +376,7 @@ func TestOpenRealModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // opened for reading
+	defer c.Close()
 	if m := c.Manifest.Model; m.Blocks != 5 || !m.Tied || m.DType != F32 || m.Embedding != "model.embed_tokens.weight" || len(c.Manifest.Linears) != 35 {
 		t.Errorf("%+v with %d linears", m, len(c.Manifest.Linears))
 	}

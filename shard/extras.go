@@ -32,11 +32,8 @@ func listExtras(ctx context.Context, dir string, used []File) ([]Extra, []Skippe
 			continue
 		}
 		info, err := os.Stat(filepath.Join(dir, name)) // follows links, as hub caches need
-		reason := ""
-		switch {
-		case err != nil:
-			reason = "cannot be read"
-		default:
+		reason := "cannot be read"
+		if err == nil {
 			reason = skipReason(name, info)
 		}
 		if reason != "" {
@@ -95,7 +92,7 @@ func readExtra(dir, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w; make it readable or move it away", name, err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, MaxExtra+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, name), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,7 +48,7 @@ func contentDigest(ctx context.Context, f *os.File, size int64) (string, error) 
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
 		h.Write(buf[:n])
 		off += int64(n)
-		if err != nil && (err != io.EOF || off < size) {
+		if err != nil && (!errors.Is(err, io.EOF) || off < size) {
 			return "", err
 		}
 	}

@@ -183,12 +183,12 @@ func (s *scanner) skip() (json.RawMessage, error) {
 	c := s.peek()
 	start := s.pos
 	var err error
-	switch {
-	case c == '{':
+	switch c {
+	case '{':
 		err = s.object(func(string) error { _, err := s.skip(); return err })
-	case c == '[':
+	case '[':
 		err = s.array(func() error { _, err := s.skip(); return err })
-	case c == '"':
+	case '"':
 		_, err = s.str()
 	default:
 		err = s.literal()

@@ -217,7 +217,7 @@ func describePath(ctx context.Context, dir, name string, content bool) (describe
 	if err != nil {
 		return described{}, nil, fmt.Errorf("open checkpoint: %w; check the file and its permissions", err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	d, h, err := describe(ctx, f, path, content)
 	d.file.Name = name
 	return d, h, err

@@ -89,7 +89,7 @@ func TestOpen(t *testing.T) {
 				}
 				return
 			}
-			defer c.Close() //nolint:errcheck // opened for reading
+			defer c.Close()
 			var names []string
 			for _, f := range c.Manifest.Files {
 				names = append(names, f.Name)
@@ -161,7 +161,7 @@ func TestOpenExtras(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // opened for reading
+	defer c.Close()
 	var names, skipped []string
 	sum := sha256.Sum256([]byte("{}"))
 	for _, e := range c.Manifest.Extras {

@@ -89,7 +89,7 @@ func (s *Source) verify(ctx context.Context, i int) error {
 	if err != nil {
 		return fmt.Errorf("open source file: %w; mount or restore the checkpoint where the manifest says", err)
 	}
-	defer h.Close() //nolint:errcheck // opened for reading
+	defer h.Close()
 	got, header, err := describe(ctx, h, f.file.Name, f.file.Identity.Kind == IdentityContent)
 	if err != nil {
 		return err
@@ -192,7 +192,7 @@ func (s *Source) evict() {
 	if oldest < 0 {
 		return
 	}
-	s.files[oldest].handle.Close() //nolint:errcheck // opened for reading
+	s.files[oldest].handle.Close()
 	s.files[oldest].handle = nil
 	s.open--
 }
@@ -206,7 +206,7 @@ func readFull(ctx context.Context, f *os.File, p []byte, off int64) error {
 		n, err := f.ReadAt(p[:min(len(p), readChunk)], off)
 		p, off = p[n:], off+int64(n)
 		if err != nil && len(p) > 0 {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err

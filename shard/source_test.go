@@ -79,7 +79,7 @@ func TestSourceChanged(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer c.Close() //nolint:errcheck // opened for reading
+				defer c.Close()
 				p := make([]byte, 16)
 				off := c.Manifest.Tensors[0].Offset
 				if err := c.ReadAt(t.Context(), 0, p, off); err != nil || !bytes.Equal(p, data) {
@@ -126,7 +126,7 @@ func TestIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close() //nolint:errcheck // opened for reading
+		defer c.Close()
 		return c.Manifest.Files[0].Identity
 	}
 	local, content := open(false), open(true)
@@ -178,7 +178,7 @@ func TestSourcePool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // opened for reading
+	defer c.Close()
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {

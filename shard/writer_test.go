@@ -71,46 +71,18 @@ func TestWriter(t *testing.T) {
 
 func TestWriterHoldsToTheLayout(t *testing.T) {
 	t.Parallel()
-	tests := []struct {
-		name string
-		do   func(w *Writer) error
-	}{
-		{"other tensor first", func(w *Writer) error { return w.Begin("b") }},
-		{"data before a tensor", func(w *Writer) error { _, err := w.Write([]byte{1}); return err }},
-		{"too many bytes", func(w *Writer) error {
-			if err := w.Begin("a"); err != nil {
-				return nil
-			}
-			_, err := w.Write(make([]byte, 5))
-			return err
-		}},
-		{"next tensor too early", func(w *Writer) error {
-			if err := w.Begin("a"); err != nil {
-				return nil
-			}
-			return w.Begin("b")
-		}},
-		{"one tensor too many", func(w *Writer) error {
-			for _, name := range []string{"a", "b"} {
-				if err := w.Begin(name); err != nil {
-					return nil
-				}
-				if _, err := w.Write(make([]byte, w.pending)); err != nil {
-					return nil
-				}
-			}
-			return w.Begin("c")
-		}},
-		{"close too early", func(w *Writer) error { return w.Close() }},
-		{"close inside a tensor", func(w *Writer) error {
-			if err := w.Begin("a"); err != nil {
-				return nil
-			}
-			return w.Close()
-		}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+	// A step is "+name" to begin a tensor, a number of bytes to write, or "close". The last one must fail, those before must not.
+	for name, steps := range map[string][]string{
+		"other tensor first":    {"+b"},
+		"data before a tensor":  {"1"},
+		"too many bytes":        {"+a", "5"},
+		"too many in the end":   {"+a", "3", "2"},
+		"next tensor too early": {"+a", "3", "+b"},
+		"one tensor too many":   {"+a", "4", "+b", "1", "+c"},
+		"close too early":       {"+a", "4", "close"},
+		"close inside a tensor": {"+a", "close"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l, err := NewLayout([]TensorSpec{{"a", U8, []int64{4}}, {"b", U8, []int64{1}}}, nil)
 			if err != nil {
@@ -120,8 +92,18 @@ func TestWriterHoldsToTheLayout(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := tt.do(w); !errors.Is(err, ErrOrder) {
-				t.Errorf("error %v", err)
+			for i, step := range steps {
+				var err error
+				if tensor, ok := strings.CutPrefix(step, "+"); ok {
+					err = w.Begin(tensor)
+				} else if step == "close" {
+					err = w.Close()
+				} else {
+					_, err = w.Write(make([]byte, step[0]-'0'))
+				}
+				if last := i == len(steps)-1; last != errors.Is(err, ErrOrder) || !last && err != nil {
+					t.Errorf("step %d: error %v", i, err)
+				}
 			}
 			if err := w.Close(); !errors.Is(err, ErrOrder) {
 				t.Errorf("a writer that failed closes with %v", err)
