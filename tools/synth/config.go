@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/shardpress/shardpress/shard"
 )
 
 // Bounds on what a config may ask for, so that a slip does not fill the disk with headers or overflow a product.
@@ -17,26 +19,26 @@ const (
 
 // config is the part of a Hugging Face config.json that names and shapes follow from.
 type config struct {
-	ModelType       string `json:"model_type"`
-	TorchDType      string `json:"torch_dtype"`
-	DType           string `json:"dtype"` // the newer name of torch_dtype
-	Width           int64  `json:"hidden_size"`
-	Inner           int64  `json:"intermediate_size"`
-	ExpertInner     int64  `json:"moe_intermediate_size"`
-	Layers          int    `json:"num_hidden_layers"`
-	Vocabulary      int64  `json:"vocab_size"`
-	Heads           int64  `json:"num_attention_heads"`
-	KeyValueHeads   int64  `json:"num_key_value_heads"`
-	HeadDim         int64  `json:"head_dim"`
-	LocalExperts    int    `json:"num_local_experts"`   // mixtral
-	Experts         int    `json:"num_experts"`         // qwen3_moe
-	SparseStep      int    `json:"decoder_sparse_step"` // qwen3_moe: every n-th block is a mixture
-	DenseOnly       []int  `json:"mlp_only_layers"`     // qwen3_moe: blocks that are not
-	AttentionBias   bool   `json:"attention_bias"`
-	MLPBias         bool   `json:"mlp_bias"`
-	TiedEmbeddings  bool   `json:"tie_word_embeddings"`
-	declaredLayers  int    // before --layers
-	elementTypeName string // safetensors name of the elements
+	ModelType      string `json:"model_type"`
+	TorchDType     string `json:"torch_dtype"`
+	DType          string `json:"dtype"` // the newer name of torch_dtype
+	Width          int64  `json:"hidden_size"`
+	Inner          int64  `json:"intermediate_size"`
+	ExpertInner    int64  `json:"moe_intermediate_size"`
+	Layers         int    `json:"num_hidden_layers"`
+	Vocabulary     int64  `json:"vocab_size"`
+	Heads          int64  `json:"num_attention_heads"`
+	KeyValueHeads  int64  `json:"num_key_value_heads"`
+	HeadDim        int64  `json:"head_dim"`
+	LocalExperts   int    `json:"num_local_experts"`   // mixtral
+	Experts        int    `json:"num_experts"`         // qwen3_moe
+	SparseStep     int    `json:"decoder_sparse_step"` // qwen3_moe: every n-th block is a mixture
+	DenseOnly      []int  `json:"mlp_only_layers"`     // qwen3_moe: blocks that are not
+	AttentionBias  bool   `json:"attention_bias"`
+	MLPBias        bool   `json:"mlp_bias"`
+	TiedEmbeddings bool   `json:"tie_word_embeddings"`
+	declaredLayers int    // before --layers
+	elementType    shard.DType
 }
 
 // readConfig reads a config.json and returns it with the bytes of the one to write, where the number of blocks is changed.
@@ -103,11 +105,11 @@ func (c *config) validate() error {
 	}
 	switch name {
 	case "", "bfloat16":
-		c.elementTypeName = "BF16"
+		c.elementType = "BF16"
 	case "float16":
-		c.elementTypeName = "F16"
+		c.elementType = "F16"
 	case "float32":
-		c.elementTypeName = "F32"
+		c.elementType = "F32"
 	default:
 		return fmt.Errorf("torch_dtype %q is none of bfloat16, float16, float32", name)
 	}

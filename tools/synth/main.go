@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/shardpress/shardpress/shard"
 )
 
 // defaultFileBytes is the size at which Hugging Face's own writer starts a new file.
@@ -91,7 +93,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 // tensorsOf lists the tensors to write, from the file of shapes when there is one.
-func tensorsOf(config config, shapes string) ([]tensorSpec, error) {
+func tensorsOf(config config, shapes string) ([]shard.TensorSpec, error) {
 	if shapes == "" {
 		return imply(config)
 	}

@@ -3,17 +3,12 @@ package main
 import (
 	"fmt"
 	"slices"
+
+	"github.com/shardpress/shardpress/shard"
 )
 
-// tensorSpec is one tensor to write.
-type tensorSpec struct {
-	Name  string
-	DType string // safetensors name
-	Shape []int64
-}
-
 // imply lists the tensors of a model of a known family, in the order in which such checkpoints keep them.
-func imply(c config) ([]tensorSpec, error) {
+func imply(c config) ([]shard.TensorSpec, error) {
 	var mixture func(block int) bool
 	switch c.ModelType {
 	case "llama", "mistral", "qwen2", "qwen3":
@@ -65,11 +60,11 @@ func imply(c config) ([]tensorSpec, error) {
 
 type lister struct {
 	c       config
-	tensors []tensorSpec
+	tensors []shard.TensorSpec
 }
 
 func (l *lister) add(name string, shape ...int64) {
-	l.tensors = append(l.tensors, tensorSpec{Name: name, DType: l.c.elementTypeName, Shape: shape})
+	l.tensors = append(l.tensors, shard.TensorSpec{Name: name, DType: l.c.elementType, Shape: shape})
 }
 
 func (l *lister) linear(name string, rows, cols int64, bias bool) {

@@ -9,13 +9,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/shardpress/shardpress/shard"
 )
 
 // maxShapesBytes bounds the unpacked list; that of a mixture of a trillion parameters takes 20 MB.
 const maxShapesBytes = 256 << 20
 
 // readShapes reads {"tensors": [[name, dtype, shape], ...]}, plain or in gzip.
-func readShapes(path string) ([]tensorSpec, error) {
+func readShapes(path string) ([]shard.TensorSpec, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read shapes: %w", err)
@@ -36,7 +38,7 @@ func readShapes(path string) ([]tensorSpec, error) {
 	if err := json.NewDecoder(io.LimitReader(source, maxShapesBytes)).Decode(&list); err != nil {
 		return nil, fmt.Errorf("parse shapes %s: %w", path, err)
 	}
-	tensors := make([]tensorSpec, len(list.Tensors))
+	tensors := make([]shard.TensorSpec, len(list.Tensors))
 	seen := make(map[string]bool, len(list.Tensors))
 	for i, entry := range list.Tensors {
 		t := &tensors[i]
@@ -57,8 +59,8 @@ func readShapes(path string) ([]tensorSpec, error) {
 }
 
 // keepBlocks drops the tensors of blocks from the given number on.
-func keepBlocks(tensors []tensorSpec, blocks int) []tensorSpec {
-	var kept []tensorSpec
+func keepBlocks(tensors []shard.TensorSpec, blocks int) []shard.TensorSpec {
+	var kept []shard.TensorSpec
 	for _, t := range tensors {
 		if block, ok := blockOf(t.Name); !ok || block < blocks {
 			kept = append(kept, t)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shardpress/shardpress/shard"
 )
 
 // tiny is a config of the family with small numbers; edit changes it.
@@ -172,6 +174,13 @@ func TestFamilies(t *testing.T) {
 				if len(got) != len(want) || len(want) > 0 && (got[0] != want[0] || got[len(got)-1] != want[len(want)-1]) {
 					t.Errorf("%s has shape %v, want %v", tensor, got, want)
 				}
+			}
+			opened, err := shard.Open(t.Context(), out, shard.OpenOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(opened.Manifest.Tensors); n != test.count {
+				t.Errorf("the reader finds %d tensors, want %d", n, test.count)
 			}
 			text, err := os.ReadFile(filepath.Join(out, "config.json"))
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/shardpress/shardpress/internal/tensor"
+	"github.com/shardpress/shardpress/shard"
 )
 
 const (
@@ -33,11 +34,11 @@ const (
 	quarter             // normal, filling the range of FP8
 )
 
-func kindOf(t placed) kind {
+func kindOf(t shard.TensorSpec) kind {
 	switch {
 	case strings.HasSuffix(t.Name, "_scale_inv") || strings.HasSuffix(t.Name, "_scale"):
 		return scale
-	case t.dtype == tensor.F8E4M3:
+	case t.DType == "F8_E4M3":
 		return quarter
 	case len(t.Shape) == 1 && strings.HasSuffix(t.Name, "norm.weight"):
 		return norm

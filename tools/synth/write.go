@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/shardpress/shardpress/internal/tensor"
+	"github.com/shardpress/shardpress/shard"
 )
 
 // chunkBytes is how much is drawn before it is written: a multiple of every step, small enough for the cache.
@@ -21,19 +22,19 @@ func writeCheckpoint(ctx context.Context, dir string, files []fileSpec, config [
 		if err := writeFile(ctx, filepath.Join(dir, f.Name), f, made, chunk); err != nil {
 			return 0, err
 		}
-		total += f.Bytes
+		total += f.Layout.Data
 	}
 	if len(files) > 1 {
 		index, err := indexOf(files, total)
 		if err != nil {
 			return 0, err
 		}
-		if err := os.WriteFile(filepath.Join(dir, "model.safetensors.index.json"), index, 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, shard.IndexName), index, 0o666); err != nil {
 			return 0, fmt.Errorf("write index: %w", err)
 		}
 	}
 	// Last, so that a directory with a config.json is a whole one.
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, shard.ConfigName), config, 0o666); err != nil {
 		return 0, fmt.Errorf("write config: %w", err)
 	}
 	return total, nil
@@ -49,67 +50,53 @@ func writeFile(ctx context.Context, path string, f fileSpec, made palettes, chun
 			err = fmt.Errorf("close file: %w", closing)
 		}
 	}()
-	header, err := headerOf(f)
+	writer, err := shard.NewWriter(file, f.Layout)
 	if err != nil {
 		return err
 	}
-	if _, err := file.Write(header); err != nil {
-		return fmt.Errorf("write header: %w", err)
-	}
-	for _, t := range f.Tensors {
-		values, g := made.of(kindOf(t), t.dtype), seed(t.Name)
-		for left := t.end - t.begin; left > 0; {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("write tensor %s: %w", t.Name, err)
-			}
-			part := chunk[:min(left, chunkBytes)]
-			values.fill(part, &g)
-			if _, err := file.Write(part); err != nil {
-				return fmt.Errorf("write tensor %s: %w", t.Name, err)
-			}
-			left -= int64(len(part))
+	for _, t := range f.Layout.Tensors {
+		if err := writeTensor(ctx, writer, t, made, chunk); err != nil {
+			return err
 		}
 	}
-	return nil
+	return writer.Close()
 }
 
-// headerOf makes the start of a safetensors file: the length of the header as a little-endian uint64, and the header, filled up with
-// spaces so that the data starts on a multiple of eight.
-func headerOf(f fileSpec) ([]byte, error) {
-	type entry struct {
-		DType   string   `json:"dtype"`
-		Shape   []int64  `json:"shape"`
-		Offsets [2]int64 `json:"data_offsets"`
+func writeTensor(ctx context.Context, writer *shard.Writer, t shard.TensorSpec, made palettes, chunk []byte) error {
+	if err := writer.Begin(t.Name); err != nil {
+		return err
 	}
-	entries := map[string]any{"__metadata__": map[string]string{"format": "pt"}} // some readers refuse a file without it
-	for _, t := range f.Tensors {
-		shape := t.Shape
-		if shape == nil {
-			shape = []int64{} // a scalar
-		}
-		entries[t.Name] = entry{DType: t.DType, Shape: shape, Offsets: [2]int64{t.begin, t.end}}
-	}
-	text, err := json.Marshal(entries)
+	dtype, err := tensor.ParseDType(string(t.DType))
 	if err != nil {
-		return nil, fmt.Errorf("write header of %s: %w", f.Name, err)
+		return fmt.Errorf("write tensor %s: %w", t.Name, err)
 	}
-	for len(text)%8 != 0 {
-		text = append(text, ' ')
+	values, g := made.of(kindOf(t), dtype), seed(t.Name)
+	left, _ := t.Bytes() // checked when the files were divided
+	for left > 0 {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("write tensor %s: %w", t.Name, err)
+		}
+		part := chunk[:min(left, chunkBytes)]
+		values.fill(part, &g)
+		if _, err := writer.Write(part); err != nil {
+			return err
+		}
+		left -= int64(len(part))
 	}
-	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...), nil
+	return nil
 }
 
 // indexOf says which file holds each tensor.
 func indexOf(files []fileSpec, total int64) ([]byte, error) {
 	places := map[string]string{}
 	for _, f := range files {
-		for _, t := range f.Tensors {
+		for _, t := range f.Layout.Tensors {
 			places[t.Name] = f.Name
 		}
 	}
-	text, err := json.MarshalIndent(map[string]any{"metadata": map[string]int64{"total_size": total}, "weight_map": places}, "", "  ")
+	text, err := shard.MarshalIndex(places, total)
 	if err != nil {
 		return nil, fmt.Errorf("write index: %w", err)
 	}
-	return append(text, '\n'), nil
+	return text, nil
 }
