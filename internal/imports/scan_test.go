@@ -121,7 +121,7 @@ func (c confinement) breach(f file, imported string) string {
 	if f.Test && !c.Tests || !matchesAny(c.Imports, imported) {
 		return ""
 	}
-	if c.Only != nil && !matchesAny(c.Only, f.Package) || matchesAny(c.Never, f.Package) {
+	if c.Only != nil && !matchesAny(c.Only, f.Package) || matchesAny(c.Never, f.Package) && !matchesAny(c.Except, f.Package) {
 		return fmt.Sprintf("%s must not import %s: %s", f.Package, imported, c.Why)
 	}
 	return ""
