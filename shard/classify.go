@@ -83,11 +83,13 @@ func (k *classifier) model() error {
 	return nil
 }
 
-// commonDType returns the 16- or 32-bit float type with the most bytes, BF16 when there is none.
+// commonDType returns the 16- or 32-bit float type with the most bytes, BF16 when there is none. Scales of FP8 weights do not count.
 func commonDType(tensors []Tensor) DType {
 	bytes := map[DType]int64{}
 	for _, t := range tensors {
-		bytes[t.DType] += t.Length
+		if !strings.Contains(t.Name, "_scale") {
+			bytes[t.DType] += t.Length
+		}
 	}
 	best := BF16
 	for _, d := range []DType{F16, F32} {

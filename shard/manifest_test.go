@@ -2,6 +2,9 @@ package shard
 
 import (
 	"errors"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -121,9 +124,13 @@ func TestParseManifestRefuses(t *testing.T) {
 	}
 }
 
-func FuzzParseManifest(f *testing.F) {
+// fuzzManifests returns the bytes of some small manifests with all kinds of linears.
+func fuzzManifests(f *testing.F) [][]byte {
+	f.Helper()
+	var out [][]byte
 	for _, tensors := range [][]testTensor{llama(1),
 		{bf16("l.0.experts.gate_up_proj", 2, 12, 8), bf16("l.0.experts.down_proj", 2, 8, 6)},
+		{bf16("l.0.experts.gate_up_proj", 2, 8, 12), bf16("l.0.experts.down_proj", 2, 6, 8), bf16("l.0.attn.c_attn.weight", 8, 24)},
 		{{name: "l.0.a.weight", dtype: F8E4M3, shape: []int64{4, 4}}, {name: "l.0.a.weight_scale_inv", dtype: F32, shape: []int64{1, 1}}}} {
 		m, err := classified(f, "", tensors...)
 		if err != nil {
@@ -133,27 +140,78 @@ func FuzzParseManifest(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// checkUsable fails when something that parsed could lead out of a file.
+func checkUsable(t *testing.T, b []byte) {
+	t.Helper()
+	m, err := ParseManifest(b)
+	if err != nil {
+		return
+	}
+	for _, x := range m.Tensors {
+		if x.Offset < 8 || x.Length < 0 || x.Offset+x.Length > m.Files[x.File].Size {
+			t.Fatalf("tensor %+v", x)
+		}
+	}
+	for _, l := range m.Linears {
+		x, ok := m.Tensor(l.Tensor)
+		if !ok || l.Rows < 1 || l.Cols < 1 || l.Block >= maxBlocks {
+			t.Fatalf("linear %+v", l)
+		}
+		if n, err := m.RowBytes(l); err != nil || n > 2*x.Length || n*l.Rows > 2*x.Length {
+			t.Fatalf("linear %+v of %+v has %d bytes a row, %v", l, x, n, err)
+		}
+		// The element with the highest offset, by the definition of a view.
+		shape, base := x.Shape, int64(0)
+		if l.Expert >= 0 {
+			shape = shape[1:]
+			base = int64(l.Expert) * shape[0] * shape[1]
+		}
+		r, c := l.Row+(l.Rows-1)*l.RowStep, l.Cols-1
+		if l.Transposed {
+			r, c = c, r
+		}
+		if r < 0 || r >= shape[0] || c < 0 || c >= shape[1] || (base+r*shape[1]+c+1)*x.DType.Size() > x.Length {
+			t.Fatalf("linear %+v leaves %+v", l, x)
+		}
+		if l.Scale != "" {
+			s, _ := m.Tensor(l.Scale)
+			at := (l.Row+l.Rows-1)/l.ScaleBlock[0]*ceilDiv(l.Cols, l.ScaleBlock[1]) + (l.Cols-1)/l.ScaleBlock[1]
+			if (at+1)*s.DType.Size() > s.Length {
+				t.Fatalf("linear %+v leaves its scales %+v", l, s)
+			}
+		}
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	for _, b := range fuzzManifests(f) {
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := ParseManifest(b)
-		if err != nil {
-			return
+	f.Fuzz(checkUsable)
+}
+
+// FuzzManifestNumbers puts hostile numbers into manifests that are good otherwise, which mutation of the text hardly ever does.
+func FuzzManifestNumbers(f *testing.F) {
+	manifests := fuzzManifests(f)
+	number := regexp.MustCompile(`[:\[,](-?[0-9]+)`)
+	for i := range manifests {
+		f.Add(uint8(i), uint16(3*i), int64(1)<<62, uint16(40), int64(-1))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, first uint16, a int64, second uint16, b int64) {
+		text := manifests[int(which)%len(manifests)]
+		for _, change := range []struct {
+			at uint16
+			to int64
+		}{{first, a}, {second, b}} {
+			places := number.FindAllSubmatchIndex(text, -1)
+			p := places[int(change.at)%len(places)]
+			text = slices.Concat(text[:p[2]], strconv.AppendInt(nil, change.to, 10), text[p[3]:])
 		}
-		// Whatever parses can be used without leaving a file.
-		for _, l := range m.Linears {
-			x, ok := m.Tensor(l.Tensor)
-			if !ok || l.Rows < 0 || l.Cols < 0 {
-				t.Fatalf("linear %+v", l)
-			}
-			if n, err := m.RowBytes(l); err != nil || l.Rows > 0 && (n > 2*x.Length || n*l.Rows > 2*x.Length) {
-				t.Fatalf("linear %+v of %+v has %d bytes a row, %v", l, x, n, err)
-			}
-		}
-		for _, x := range m.Tensors {
-			if x.Offset < 8 || x.Offset+x.Length > m.Files[x.File].Size {
-				t.Fatalf("tensor %+v", x)
-			}
-		}
+		checkUsable(t, text)
 	})
 }

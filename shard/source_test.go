@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +115,36 @@ func TestSourceChanged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A change between the first look at a file and the last is seen, whatever the read itself made of it.
+func TestSourceChangedDuringRead(t *testing.T) {
+	t.Parallel()
+	for _, readErr := range []error{nil, io.ErrUnexpectedEOF} {
+		c := checkpoint(t, "", bf16("a.weight", 2, 4))
+		err := c.source.reading(t.Context(), 0, func(*os.File) error {
+			rewrite(t, filepath.Join(c.Location(), WeightsName))
+			return readErr
+		})
+		if !errors.Is(err, ErrSourceChanged) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+func TestOpenRefusesManifestOfOtherHeader(t *testing.T) {
+	t.Parallel()
+	c := checkpoint(t, "", bf16("a.weight", 2, 4))
+	files := slices.Clone(c.Manifest.Files)
+	files[0].HeaderDigest = strings.Repeat("0", 64)
+	if _, err := OpenSource(t.Context(), c.Location(), files); !errors.Is(err, ErrSourceChanged) {
+		t.Errorf("error %v", err)
+	}
+	files[0] = c.Manifest.Files[0]
+	files[0].Identity.Kind = "published"
+	if _, err := OpenSource(t.Context(), c.Location(), files); err == nil {
+		t.Error("an identity of unknown kind was accepted")
 	}
 }
 
