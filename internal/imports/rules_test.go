@@ -37,6 +37,7 @@ func layers() []layer {
 		{"worker/...", below("worker/..."), "a worker pulls and handles tasks; the plan is the coordinator's"},
 		{"coordinator/...", below("coordinator/..."), "a coordinator plans and watches; it runs no task itself"},
 		{"internal/local/...", below("worker/...", "coordinator/..."), "one process holds a whole fleet here; it adds no decisions of its own"},
+		{"internal/verify/...", below("internal/verify/...", "coordinator/..."), "a result is checked by planning it again"},
 		{"cmd/...", []string{"..."}, "a command puts everything together"},
 		{"tools/...", below("internal/story", "internal/local"), "a tool is a program of its own, beside the command"},
 	}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/local"
+	"github.com/shardpress/shardpress/testdata/models"
+)
+
+func newDemo() *cobra.Command {
+	var fleet fleetFlags
+	var keep string
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Compress the bundled model by several recipes and compare the results",
+		Long: `Compress a small trained model that comes with the program by several recipes, with
+the embedded broker and a directory as the store, verify each result and print a
+table. Nothing else is needed, and nothing is left behind unless --keep names a
+directory.`,
+		Example: `  shardpress demo
+  shardpress demo --keep ./demo`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			dir := keep
+			if dir == "" {
+				var err error
+				if dir, err = os.MkdirTemp("", "shardpress-demo-"); err != nil {
+					return err
+				}
+				defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+			} else if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // results are for everybody
+				return err
+			}
+			return demo(c, dir, &fleet)
+		},
+	}
+	fleet.register(c)
+	c.Flags().StringVar(&keep, "keep", "", "directory in which to leave the model, the results and the store")
+	return c
+}
+
+// demoRecipes are compared by the demo.
+func demoRecipes() []struct {
+	name, recipe string
+	set          []string
+} {
+	return []struct {
+		name, recipe string
+		set          []string
+	}{
+		{"w8a16-rtn", "w8a16-rtn", nil},
+		{"w4a16-rtn", "w4a16-rtn", nil},
+		{"w4a16-rtn-asym", "w4a16-rtn-asym", nil},
+		{"w4a16-rtn-search", "w4a16-rtn-search", nil},
+		{"w3a16-rtn-g64", "w3a16-rtn", []string{"group=64"}},
+		{"w4a16-rtn-dense", "w4a16-rtn", []string{"output.format=dense"}},
+	}
+}
+
+func demo(c *cobra.Command, dir string, fleet *fleetFlags) error {
+	w := c.OutOrStdout()
+	model := filepath.Join(dir, "story")
+	if err := unpack(model, models.Story, "story"); err != nil {
+		return err
+	}
+	k, err := kernel()
+	if err != nil {
+		return err
+	}
+	s, err := salt()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "The bundled model: a 2-million-weight Llama trained on the story grammar of this repository.\nEach recipe is planned by layer, its tasks travel a JetStream queue to %d workers and come back over a store.\n\n", fleet.workers)
+	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(table, "RECIPE\tFORMAT\tBYTES\tRATIO\tBITS/WEIGHT\tENCODED\tWORST LINEAR\tERROR\tSNR\tVERIFIED")
+	for _, d := range demoRecipes() {
+		r, err := loadRecipe(d.recipe, d.set)
+		if err != nil {
+			return err
+		}
+		j := &local.Job{Model: model, Recipe: r, Out: filepath.Join(dir, d.name), Salt: s, Kernel: k, Log: newLogger(c.ErrOrStderr())}
+		if err := fleet.apply(j); err != nil {
+			return err
+		}
+		var view view = newLines(w)
+		if isTerminal(w) {
+			view = newBars(w)
+		}
+		fmt.Fprintf(w, "%s\n", d.name)
+		j.Planned, j.Watch = view.planned, view.update
+		o, err := local.Run(c.Context(), j)
+		view.close()
+		if err != nil {
+			return err
+		}
+		checked, err := check(c.Context(), model, j.Out)
+		if err != nil {
+			return err
+		}
+		demoRow(table, d.name, o.Report, checked)
+	}
+	fmt.Fprintln(w)
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, "\nENCODED counts scales and zero points of the encoded linears; ERROR is ‖w−ŵ‖/‖w‖ of the worst linear.\nYour own model: shardpress compress --model DIR --recipe w4a16-rtn --out DIR")
+	return err
+}
+
+func demoRow(w io.Writer, name string, r *coordinator.Report, checked string) {
+	worst, lost, snr := "-", "-", "-"
+	if l := r.Worst(); l != nil {
+		worst, lost = l.Name, fmt.Sprintf("%.4f", *l.RelativeError)
+		if l.SNR != nil {
+			snr = fmt.Sprintf("%.1f dB", *l.SNR)
+		}
+	}
+	fmt.Fprintf(w, "%s\t%s\t%d\t%.2f\t%.3f\t%.3f\t%s\t%s\t%s\t%s\n", name, r.Format, r.Result.Bytes, r.Ratio, r.BitsPerWeight, r.EncodedBitsPerWeight, worst, lost, snr, checked)
+}
+
+// check verifies a result against its source and says so in a word or two.
+func check(ctx context.Context, model, result string) (string, error) {
+	v, err := verify(ctx, result, model)
+	if err != nil {
+		return "", err
+	}
+	if len(v.Problems) > 0 {
+		return "", fmt.Errorf("%s: %w: %s", result, errUnverified, v.Problems[0])
+	}
+	return fmt.Sprintf("%d tensors", v.Tensors), nil
+}
+
+// unpack writes the files of a folder into dir.
+func unpack(dir string, from fs.FS, folder string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a model is for everybody
+		return err
+	}
+	entries, err := fs.ReadDir(from, folder)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		b, err := fs.ReadFile(from, folder+"/"+e.Name())
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, e.Name())
+		if old, err := os.ReadFile(path); err == nil && string(old) == string(b) {
+			continue // rewriting it would make it another source
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil { //nolint:gosec // likewise
+			return err
+		}
+	}
+	return nil
+}

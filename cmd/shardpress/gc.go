@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shardpress/shardpress/internal/local"
+)
+
+func newGC() *cobra.Command {
+	var store string
+	var age time.Duration
+	var dry, asJSON bool
+	c := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove old results from a store",
+		Long: `Remove from a store the task results that were not written for longer than
+--older-than, records of old runs, and whatever killed attempts left behind.
+Finished checkpoints stay as they are, also where they share bytes with the store;
+their room on the disk becomes free when they are removed too.`,
+		Example: `  shardpress gc --store ./.shardpress --dry-run
+  shardpress gc --store ./.shardpress --older-than 0s`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			got, err := local.Collect(c.Context(), store, age, dry)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(got)
+			}
+			verb := "removed"
+			if dry {
+				verb = "would remove"
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s %d tasks, %d stale attempts and %d runs, %s; kept %d tasks, %s\n",
+				verb, got.Tasks, got.Attempts, got.Runs, formatBytes(got.Bytes), got.Kept, formatBytes(got.KeptSize))
+			return err
+		},
+	}
+	c.Flags().StringVar(&store, "store", ".shardpress", "directory of the store")
+	c.Flags().DurationVar(&age, "older-than", 7*24*time.Hour, "age from which a result is removed, by the store's clock")
+	c.Flags().BoolVar(&dry, "dry-run", false, "only say what would be removed")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

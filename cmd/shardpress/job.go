@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shardpress/shardpress/compress/recipe"
+	"github.com/shardpress/shardpress/internal/local"
+)
+
+// jobFlags are the flags that say what to compress and how.
+type jobFlags struct {
+	model      string
+	recipe     string
+	set        []string
+	hashSource bool
+}
+
+func (f *jobFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.model, "model", "", "checkpoint: a Hugging Face directory or a .safetensors file (required)")
+	c.Flags().StringVar(&f.recipe, "recipe", "", "preset (see shardpress recipes) or YAML file (required)")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "change the recipe: key=value, such as group=32 or output.format=dense (repeatable)")
+	c.Flags().BoolVar(&f.hashSource, "hash-source", false, "identify source files by their SHA-256, which reads them once more, rather than by inode, size and time")
+	for _, name := range []string{"model", "recipe"} {
+		if err := c.MarkFlagRequired(name); err != nil {
+			panic("shardpress: internal error: " + err.Error())
+		}
+	}
+}
+
+// job makes the job that the flags describe.
+func (f *jobFlags) job() (*local.Job, error) {
+	r, err := loadRecipe(f.recipe, f.set)
+	if err != nil {
+		return nil, err
+	}
+	s, err := salt()
+	if err != nil {
+		return nil, err
+	}
+	k, err := kernel()
+	if err != nil {
+		return nil, err
+	}
+	return &local.Job{Model: f.model, Recipe: r, HashSource: f.hashSource, Salt: s, Kernel: k}, nil
+}
+
+// loadRecipe finds a preset or reads a file, and applies the settings to it.
+func loadRecipe(name string, set []string) (*recipe.Recipe, error) {
+	r, err := recipe.Preset(name)
+	if err != nil {
+		text, ferr := os.ReadFile(name)
+		switch {
+		case ferr == nil:
+			if r, err = recipe.Parse(name, text); err != nil {
+				return nil, err
+			}
+		case errors.Is(ferr, fs.ErrNotExist) && filepath.Ext(name) == "" && !strings.ContainsRune(name, filepath.Separator):
+			return nil, err // meant as a preset
+		default:
+			return nil, &usageError{fmt.Errorf("read recipe: %w", ferr)}
+		}
+	}
+	for _, kv := range set {
+		key, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return nil, &usageError{fmt.Errorf("--set %s: want key=value", kv)}
+		}
+		if err := r.Set(strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
+			return nil, fmt.Errorf("--set %s: %w", kv, err)
+		}
+	}
+	return r, r.Validate()
+}
+
+// fleetFlags are the flags that say who does the work.
+type fleetFlags struct {
+	workers int
+	memory  string
+	store   string
+}
+
+func (f *fleetFlags) register(c *cobra.Command) {
+	c.Flags().IntVar(&f.workers, "workers", runtime.GOMAXPROCS(0), "tasks at once")
+	c.Flags().StringVar(&f.memory, "memory", "", "memory that tasks at once may need together, such as 512M or 8G (default three quarters of the machine's)")
+	c.Flags().StringVar(&f.store, "store", "", "directory of the store (default .shardpress beside --out)")
+}
+
+func (f *fleetFlags) apply(j *local.Job) error {
+	if f.workers < 1 {
+		return &usageError{fmt.Errorf("--workers %d: want at least 1", f.workers)}
+	}
+	j.Workers, j.Store = f.workers, f.store
+	if f.memory == "" {
+		j.Memory = local.MachineMemory() / 4 * 3
+		return nil
+	}
+	n, err := parseBytes(f.memory)
+	if err != nil {
+		return &usageError{fmt.Errorf("--memory %s: %w", f.memory, err)}
+	}
+	j.Memory = n
+	return nil
+}
+
+// parseBytes reads a size: a number with an optional suffix K, M, G or T, binary.
+func parseBytes(s string) (int64, error) {
+	number := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s), "B"), "I")
+	shift := 0
+	if i := strings.IndexAny(number, "KMGT"); i >= 0 && i == len(number)-1 {
+		shift = 10 * (1 + strings.IndexByte("KMGT", number[i]))
+		number = number[:i]
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64>>shift {
+		return 0, errors.New("want a size such as 512M or 8G")
+	}
+	return n << shift, nil
+}
+
+// formatBytes writes a size for people.
+func formatBytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	v, i := float64(n), 0
+	for v >= 1024 && i < len(units)-1 {
+		v /= 1024
+		i++
+	}
+	if i == 0 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	return fmt.Sprintf("%.2f %s", v, units[i])
+}

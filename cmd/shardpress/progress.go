@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"github.com/shardpress/shardpress/coordinator"
+)
+
+// view shows a run while it goes on.
+type view interface {
+	planned(p *coordinator.Plan)
+	update(u coordinator.Update)
+	close()
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// tally counts bytes of source that are worked through, over attempts that may
+// start again.
+type tally struct {
+	plan  *coordinator.Plan
+	units []int64 // bytes so far of each unit
+	total int64
+	done  int
+}
+
+func (t *tally) start(p *coordinator.Plan) { t.plan, t.units = p, make([]int64, len(p.Units)) }
+
+func (t *tally) note(u coordinator.Update) {
+	switch u.Kind {
+	case coordinator.UpdateProgress:
+		if n := min(u.Bytes, t.plan.Units[u.Unit].Layout.SourceBytes); n > t.units[u.Unit] {
+			t.total += n - t.units[u.Unit]
+			t.units[u.Unit] = n
+		}
+	case coordinator.UpdatePlaced:
+		full := t.plan.Units[u.Unit].Layout.SourceBytes
+		t.total += full - t.units[u.Unit]
+		t.units[u.Unit] = full
+		t.done++
+	case coordinator.UpdateRepair:
+		t.total -= t.units[u.Unit]
+		t.units[u.Unit] = 0
+	}
+}
+
+// lines prints a line a task, for logs and files.
+type lines struct {
+	tally
+	w     io.Writer
+	begin time.Time
+}
+
+func newLines(w io.Writer) *lines { return &lines{w: w} }
+
+func (l *lines) planned(p *coordinator.Plan) {
+	l.start(p)
+	fmt.Fprintf(l.w, "plan: %d tasks, %s of source, result %s in %d files, recipe %s as %s\n",
+		len(p.Units), formatBytes(p.SourceBytes()), formatBytes(p.ResultBytes()), len(p.Units), p.Recipe.Name, p.Format)
+	for _, n := range p.Notes {
+		fmt.Fprintf(l.w, "note: %s\n", n)
+	}
+}
+
+func (l *lines) update(u coordinator.Update) {
+	l.note(u)
+	switch u.Kind {
+	case coordinator.UpdateStarted:
+		l.begin = time.Now()
+		if u.Reused > 0 {
+			fmt.Fprintf(l.w, "run %s: going on, %d of %d tasks were done before\n", u.Run, u.Reused, u.Tasks)
+		} else {
+			fmt.Fprintf(l.w, "run %s: %d tasks\n", u.Run, u.Tasks)
+		}
+	case coordinator.UpdatePlaced:
+		left := ""
+		if s := time.Since(l.begin).Seconds(); s > 1 && l.total > 0 && l.done < len(l.plan.Units) {
+			rate := float64(l.total) / s
+			left = fmt.Sprintf(", %s/s, %.0f s left", formatBytes(int64(rate)), float64(l.plan.SourceBytes()-l.total)/rate)
+		}
+		fmt.Fprintf(l.w, "[%d/%d] %s%s\n", l.done, len(l.plan.Units), l.plan.Units[u.Unit].File, left)
+	case coordinator.UpdateFailed:
+		fmt.Fprintf(l.w, "attempt at %s failed on worker %s: %s\n", l.plan.Units[u.Unit].File, u.Worker, u.Message)
+	case coordinator.UpdateRepair:
+		fmt.Fprintf(l.w, "making %s again: %s\n", l.plan.Units[u.Unit].File, u.Message)
+	}
+}
+
+func (l *lines) close() {}
+
+// bars draws a progress bar, for people who watch.
+type bars struct {
+	lines
+	progress *mpb.Progress
+	bar      *mpb.Bar
+}
+
+func newBars(w io.Writer) *bars { return &bars{lines: lines{w: w}} }
+
+func (b *bars) update(u coordinator.Update) {
+	switch u.Kind {
+	case coordinator.UpdateStarted:
+		b.lines.update(u)
+		b.progress = mpb.New(mpb.WithOutput(b.w), mpb.WithWidth(40))
+		b.bar = b.progress.AddBar(b.plan.SourceBytes(),
+			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
+				return fmt.Sprintf("%d/%d tasks ", b.done, len(b.plan.Units))
+			})),
+			mpb.AppendDecorators(
+				decor.CountersKibiByte("% .1f / % .1f "),
+				decor.AverageSpeed(decor.SizeB1024(0), "% .1f "),
+				decor.Name("left "), decor.AverageETA(decor.ET_STYLE_GO),
+			))
+	case coordinator.UpdateFailed, coordinator.UpdateRepair, coordinator.UpdateProgress, coordinator.UpdatePlaced:
+		b.note(u)
+		if b.bar != nil {
+			b.bar.SetCurrent(b.total)
+		}
+	}
+}
+
+func (b *bars) close() {
+	if b.bar == nil {
+		return
+	}
+	b.bar.Abort(false) // leaves the line as it is; a full bar is finished already
+	b.progress.Wait()
+}
+
+// jsonLines prints every update as a line of JSON, for programs.
+type jsonLines struct{ e *json.Encoder }
+
+func newJSONLines(w io.Writer) *jsonLines { return &jsonLines{json.NewEncoder(w)} }
+
+func (j *jsonLines) print(v any) {
+	// A reader that went away must not stop the run.
+	_ = j.e.Encode(v) //nolint:errcheck // see above
+}
+
+func (j *jsonLines) planned(p *coordinator.Plan) {
+	j.print(map[string]any{"kind": "planned", "tasks": len(p.Units), "source_bytes": p.SourceBytes(), "result_bytes": p.ResultBytes(), "notes": p.Notes})
+}
+
+func (j *jsonLines) update(u coordinator.Update) { j.print(u) }
+
+func (j *jsonLines) close() {}

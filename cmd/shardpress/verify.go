@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	vfy "github.com/shardpress/shardpress/internal/verify"
+)
+
+var errUnverified = errors.New("verification failed")
+
+func newVerify() *cobra.Command {
+	var model string
+	var asJSON bool
+	var worst int
+	c := &cobra.Command{
+		Use:   "verify RESULT",
+		Short: "Check a result: checksums, shapes, scales, and the error of every linear",
+		Long: `Check a result against its table of contents: every file and its checksum, every
+tensor with its type and shape, every scale. With --model, the source that it was
+made of, also decode every linear and compare its error with the report's, and every
+tensor that was carried over with the source's bytes.`,
+		Example: `  shardpress verify ./Llama-3.1-8B-w4a16
+  shardpress verify --model ./Llama-3.1-8B ./Llama-3.1-8B-w4a16`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var progress func(int64)
+			stop := func() {}
+			if !asJSON && isTerminal(c.OutOrStdout()) {
+				p := mpb.New(mpb.WithOutput(c.OutOrStdout()), mpb.WithWidth(40))
+				bar := p.AddBar(0, mpb.PrependDecorators(decor.Name("checked "), decor.CurrentKibiByte("% .1f ")), mpb.BarRemoveOnComplete())
+				progress = func(n int64) { bar.IncrInt64(n) }
+				stop = func() { bar.Abort(true); p.Wait() }
+			}
+			r, err := vfy.Run(c.Context(), args[0], model, progress)
+			stop()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(c.OutOrStdout()).Encode(r)
+			} else {
+				err = printVerification(c, r, worst)
+			}
+			if err == nil && len(r.Problems) > 0 {
+				err = fmt.Errorf("%s: %w: %d problems", args[0], errUnverified, len(r.Problems))
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&model, "model", "", "the source that the result was made of")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().IntVar(&worst, "worst", 5, "how many of the worst linears to print")
+	return c
+}
+
+func printVerification(c *cobra.Command, r *vfy.Report, worst int) error {
+	w := c.OutOrStdout()
+	for _, p := range r.Problems {
+		fmt.Fprintf(w, "problem: %s\n", p)
+	}
+	linears := slices.Clone(r.Linears)
+	slices.SortStableFunc(linears, func(a, b vfy.Linear) int {
+		switch {
+		case a.RelativeError > b.RelativeError:
+			return -1
+		case a.RelativeError < b.RelativeError:
+			return 1
+		}
+		return 0
+	})
+	for _, l := range linears[:min(worst, len(linears))] {
+		fmt.Fprintf(w, "relative error %.6f  %s\n", l.RelativeError, l.Name)
+	}
+	how := "without the source (--model compares with it)"
+	if r.Source {
+		how = fmt.Sprintf("%d linears decoded and compared with the source", len(r.Linears))
+	}
+	_, err := fmt.Fprintf(w, "%s: %d files, %d tensors, %d tensors of scales are as they should be; %s; %d problems\n",
+		r.Result, r.Files, r.Tensors, r.Scales, how, len(r.Problems))
+	return err
+}
+
+func verify(ctx context.Context, result, model string) (*vfy.Report, error) {
+	return vfy.Run(ctx, result, model, nil)
+}

@@ -1,0 +1,52 @@
+package recipe
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+
+	"github.com/shardpress/shardpress/compress"
+)
+
+// ParseCanonical reads what Canonical wrote, as a result's documents hold it. file
+// is the name for errors.
+func ParseCanonical(file string, text []byte) (*Recipe, error) {
+	var c struct {
+		Version int    `json:"version"`
+		Name    string `json:"name"`
+		Steps   []struct {
+			Method      string          `json:"method"`
+			Targets     []string        `json:"targets"`
+			Params      json.RawMessage `json:"params"`
+			Activations *Activations    `json:"activations"`
+		} `json:"steps"`
+		Ignore   []string `json:"ignore"`
+		Output   struct{ Format string }
+		Numerics string `json:"numerics"`
+		Seed     string `json:"seed"`
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return nil, compress.Invalidf("%s: read recipe: %w", file, err)
+	}
+	seed, err := strconv.ParseUint(c.Seed, 10, 64)
+	if err != nil {
+		return nil, compress.Invalidf("%s: read recipe: seed %q is no number", file, c.Seed)
+	}
+	r := &Recipe{
+		Version: c.Version, Name: c.Name, Ignore: c.Ignore, Output: Output{Format: c.Output.Format}, Numerics: c.Numerics, Seed: seed, file: file,
+	}
+	for _, s := range c.Steps {
+		e, ok := lookup(s.Method)
+		if !ok {
+			return nil, compress.Invalidf("%s: method %q is not known%s", file, s.Method, didYouMean(s.Method, methodNames()))
+		}
+		params, err := e.given(s.Params)
+		if err != nil {
+			return nil, err
+		}
+		r.Steps = append(r.Steps, Step{Method: s.Method, Targets: s.Targets, Params: params, Activations: s.Activations})
+	}
+	return r, r.Validate()
+}

@@ -1,0 +1,445 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shardpress/shardpress/internal/operation"
+	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
+)
+
+// Queue is what a coordinator needs of the queue.
+type Queue interface {
+	Publish(ctx context.Context, m *task.Message) error
+	Outstanding(ctx context.Context) (map[task.ID]bool, error)
+	Notices(ctx context.Context) (<-chan *task.Notice, error)
+}
+
+// reconcileEvery bounds how long lost news can delay a run.
+const reconcileEvery = 5 * time.Second
+
+// maxOutstanding bounds the tasks of a run that are queued or in flight, so that a
+// run of 100 000 tasks neither fills the queue nor starves other runs.
+const maxOutstanding = 256
+
+// Run carries out a plan.
+type Run struct {
+	Plan   *Plan
+	Store  objstore.Bucket
+	Queue  Queue
+	Output *Output
+	// Location is where workers find the source.
+	Location string
+	// Request says what was asked for; it is stored with the run for people.
+	Request any
+	// NoReuse runs every task although its result exists.
+	NoReuse bool
+	// Watch is told what happens, from one goroutine at a time. It must not block.
+	Watch func(Update)
+	Log   *slog.Logger
+}
+
+// Update is news of a run for whoever watches it.
+type Update struct {
+	// Kind is one of the constants below; the other fields are those it names.
+	Kind    string `json:"kind"`
+	Run     string `json:"run"`
+	Unit    int    `json:"unit"` // index into Plan.Units
+	Task    string `json:"task,omitempty"`
+	Worker  string `json:"worker,omitempty"`
+	Bytes   int64  `json:"bytes,omitempty"`
+	Reused  int    `json:"reused,omitempty"`
+	Tasks   int    `json:"tasks,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Kinds of updates.
+const (
+	UpdateStarted  = "started"  // Tasks, of which Reused have results already
+	UpdateProgress = "progress" // Unit, Worker, Bytes of source worked through so far
+	UpdateDone     = "done"     // Unit, Worker
+	UpdateFailed   = "failed"   // Unit, Worker, Message: an attempt
+	UpdateRepair   = "repair"   // Unit, Message: bytes were lost and are made again
+	UpdatePlaced   = "placed"   // Unit
+	UpdateAssemble = "assemble"
+	UpdateFinished = "finished" // Message if it failed
+)
+
+// Outcome is what a run has to say for itself at the end.
+type Outcome struct {
+	Run      string        `json:"run"`
+	Tasks    int           `json:"tasks"`
+	Reused   int           `json:"reused"`   // found in the store
+	Executed int           `json:"executed"` // done in this run
+	Repaired int           `json:"repaired"` // of these, bytes that had been lost
+	Failures int           `json:"failures"` // attempts without a result
+	Elapsed  time.Duration `json:"elapsed"`
+	Report   *Report       `json:"-"`
+}
+
+// Execute runs the plan to its end. When it is interrupted, by ctx or by death,
+// executing the same plan on the same store goes on where it was.
+func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
+	begin := time.Now()
+	d := &driver{
+		Run:     r,
+		outcome: Outcome{Run: ulid.Make().String(), Tasks: len(r.Plan.Units)},
+		events:  make(chan Event, 64),
+		index:   map[task.ID]int{},
+		fresh:   map[task.ID]bool{},
+	}
+	for i, u := range r.Plan.Units {
+		d.index[u.ID] = i
+	}
+	err := d.drive(ctx)
+	d.outcome.Elapsed = time.Since(begin)
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	d.tell(Update{Kind: UpdateFinished, Message: message})
+	// The record of the run is for people; the run's fate does not hang on it.
+	if rerr := d.record(context.WithoutCancel(ctx), err); rerr != nil {
+		r.Log.Warn("run not recorded", "run", d.outcome.Run, "err", rerr)
+	}
+	return &d.outcome, err
+}
+
+// driver does what Step decides. One goroutine owns the state; the slow effects
+// run beside it and come back as events.
+type driver struct {
+	*Run
+	outcome Outcome
+	state   *State
+	events  chan Event
+	index   map[task.ID]int  // into Plan.Units
+	fresh   map[task.ID]bool // finished in this run, by this process's own eyes
+	busy    int              // effects under way
+}
+
+func (d *driver) tell(u Update) {
+	if d.Watch != nil {
+		u.Run = d.outcome.Run
+		d.Watch(u)
+	}
+}
+
+func (d *driver) drive(ctx context.Context) error {
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	work, cancel := context.WithCancel(ctx)
+	defer cancel()
+	notices, err := d.Queue.Notices(work)
+	if err != nil {
+		return err
+	}
+	results, err := d.existing(ctx)
+	if err != nil {
+		return err
+	}
+	d.outcome.Reused = len(results)
+	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
+	d.state = NewState(d.Plan.IDs(), maxOutstanding)
+
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	effects := d.state.Step(Started{Results: results})
+	for {
+		done, err := d.act(work, effects)
+		if done {
+			cancel()
+			d.drain()
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			effects = d.state.Step(Stopped{Err: context.Cause(ctx)})
+		case e := <-d.events:
+			d.busy--
+			effects = d.note(e)
+		case n, ok := <-notices:
+			if !ok {
+				notices = nil
+				continue
+			}
+			effects = d.notice(work, n)
+		case <-tick.C:
+			effects = d.reconcile(work)
+		}
+	}
+}
+
+// drain waits for the effects under way, so that nothing touches the output after
+// the run has ended.
+func (d *driver) drain() {
+	for d.busy > 0 {
+		<-d.events
+		d.busy--
+	}
+}
+
+// act carries out effects. done is true after the last one.
+func (d *driver) act(ctx context.Context, effects []Effect) (done bool, err error) {
+	for _, e := range effects {
+		switch e := e.(type) {
+		case Publish:
+			if err := d.publish(ctx, e); err != nil {
+				return true, err
+			}
+		case Place:
+			fresh := d.fresh[e.Result.ID]
+			d.spawn(func() Event { return d.place(ctx, e.Result, fresh) })
+		case Assemble:
+			d.tell(Update{Kind: UpdateAssemble})
+			results := d.state.Results()
+			d.spawn(func() Event { return d.assemble(ctx, results) })
+		case Finish:
+			return true, e.Err
+		}
+	}
+	return false, nil
+}
+
+func (d *driver) spawn(f func() Event) {
+	d.busy++
+	go func() { d.events <- f() }()
+}
+
+// note tells watchers of an event and passes it to the state.
+func (d *driver) note(e Event) []Effect {
+	switch e := e.(type) {
+	case Placed:
+		d.tell(Update{Kind: UpdatePlaced, Unit: d.index[e.ID], Task: e.ID.Short()})
+	case Broken:
+		d.outcome.Repaired++
+		d.tell(Update{Kind: UpdateRepair, Unit: d.index[e.ID], Task: e.ID.Short(), Message: e.Reason})
+		d.Log.Warn("stored bytes were lost, making them again", "task", e.ID.Short(), "reason", e.Reason)
+	}
+	return d.state.Step(e)
+}
+
+// publish stores the spec, which the ID proves, and queues the task.
+func (d *driver) publish(ctx context.Context, p Publish) error {
+	u := &d.Plan.Units[d.index[p.ID]]
+	_, err := d.Store.Put(ctx, task.SpecKey(u.ID), bytes.NewReader(u.Spec), int64(len(u.Spec)), objstore.PutOptions{})
+	if err != nil {
+		return fmt.Errorf("store task %s: %w", u.ID.Short(), err)
+	}
+	err = d.Queue.Publish(ctx, &task.Message{
+		ID: u.ID, Run: d.outcome.Run, Class: operation.ClassF32, Memory: u.Layout.Memory,
+		Location: d.Location, Files: u.Files, Repair: p.Repair,
+	})
+	if err != nil && !errors.Is(err, queue.ErrOutstanding) {
+		return err
+	}
+	return nil
+}
+
+// notice turns a hint from the queue into an event, by looking at the store.
+func (d *driver) notice(ctx context.Context, n *task.Notice) []Effect {
+	i, ours := d.index[n.ID]
+	if !ours {
+		return nil
+	}
+	switch n.State {
+	case task.Progress:
+		d.tell(Update{Kind: UpdateProgress, Unit: i, Task: n.ID.Short(), Worker: n.Worker, Bytes: n.Bytes})
+		return nil
+	case task.Failed:
+		if n.Failure == nil || n.Failure.ID != n.ID {
+			return nil
+		}
+		d.outcome.Failures++
+		d.tell(Update{Kind: UpdateFailed, Unit: i, Task: n.ID.Short(), Worker: n.Worker, Message: n.Failure.Message})
+		return d.state.Step(Failed{Failure: *n.Failure})
+	case task.Done:
+		return d.look(ctx, n.ID)
+	}
+	return nil
+}
+
+// look reads a task's result. If there is none that can be read the task is
+// published again.
+func (d *driver) look(ctx context.Context, id task.ID) []Effect {
+	r, err := d.result(ctx, id)
+	if err != nil {
+		return d.state.Step(Stopped{Err: err})
+	}
+	if r == nil {
+		return d.state.Step(Missing{ID: id})
+	}
+	effects := d.state.Step(Finished{Result: r})
+	for _, e := range effects {
+		if p, ok := e.(Place); ok && p.Result == r {
+			d.fresh[id] = true
+			d.outcome.Executed++
+			d.tell(Update{Kind: UpdateDone, Unit: d.index[id], Task: id.Short(), Worker: r.Worker})
+		}
+	}
+	return effects
+}
+
+// reconcile makes good what was lost on the way: it compares what should be
+// outstanding with the queue and the store. A task leaves the queue only after its
+// commit, so asking the queue first misses none.
+func (d *driver) reconcile(ctx context.Context) []Effect {
+	outstanding, err := d.Queue.Outstanding(ctx)
+	if err != nil {
+		d.Log.Warn("queue does not answer", "err", err)
+		return nil
+	}
+	var effects []Effect
+	for _, id := range d.state.Queued() {
+		if !outstanding[id] {
+			effects = append(effects, d.look(ctx, id)...)
+		}
+	}
+	return effects
+}
+
+// existing reads the results that the store holds already.
+func (d *driver) existing(ctx context.Context) (map[task.ID]*task.Result, error) {
+	results := map[task.ID]*task.Result{}
+	for _, u := range d.Plan.Units {
+		if d.NoReuse {
+			if err := d.Store.Delete(ctx, task.ResultKey(u.ID)); err != nil {
+				return nil, fmt.Errorf("forget result of task %s: %w", u.ID.Short(), err)
+			}
+			continue
+		}
+		r, err := d.result(ctx, u.ID)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			results[u.ID] = r
+		}
+	}
+	return results, nil
+}
+
+// result reads a result.json; one that cannot be read counts as absent.
+func (d *driver) result(ctx context.Context, id task.ID) (*task.Result, error) {
+	b, err := readObject(ctx, d.Store, task.ResultKey(id))
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read result of task %s: %w", id.Short(), err)
+	}
+	r, err := task.ParseResult(id, b)
+	if err != nil {
+		d.Log.Warn("result is damaged and counts as absent", "task", id.Short(), "err", err)
+		return nil, nil
+	}
+	return r, nil
+}
+
+func (d *driver) place(ctx context.Context, r *task.Result, fresh bool) Event {
+	u := &d.Plan.Units[d.index[r.ID]]
+	err := d.Output.Place(ctx, d.Store, u, r, fresh)
+	var lost *lostError
+	switch {
+	case err == nil:
+		return Placed{ID: r.ID, Attempt: r.Attempt}
+	case errors.As(err, &lost):
+		return Broken{ID: r.ID, Attempt: r.Attempt, Reason: lost.Error()}
+	default:
+		return Stopped{Err: err}
+	}
+}
+
+func (d *driver) assemble(ctx context.Context, results []*task.Result) Event {
+	report, err := d.Output.Assemble(ctx, d.Store, d.Plan, results)
+	var lost *lostError
+	switch {
+	case err == nil:
+		d.outcome.Report = report
+		return Assembled{}
+	case errors.As(err, &lost):
+		return Broken{ID: lost.id, Attempt: lost.attempt, Reason: lost.Error()}
+	default:
+		return Stopped{Err: err}
+	}
+}
+
+// open writes what the run is about to do.
+func (d *driver) open(ctx context.Context) error {
+	type unit struct {
+		Task   task.ID `json:"task"`
+		File   string  `json:"file"`
+		Source int64   `json:"source_bytes"`
+		Result int64   `json:"result_bytes"`
+		Memory int64   `json:"memory"`
+	}
+	units := make([]unit, len(d.Plan.Units))
+	for i, u := range d.Plan.Units {
+		units[i] = unit{u.ID, u.File, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory}
+	}
+	for _, doc := range []struct {
+		name  string
+		value any
+	}{
+		{"pin", map[string]any{"state": "running"}},
+		{"spec.json", d.Request},
+		{"plan.json", units},
+	} {
+		if err := d.putJSON(ctx, doc.name, doc.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record writes how the run ended, and unpins it.
+func (d *driver) record(ctx context.Context, err error) error {
+	state, message := "done", ""
+	if err != nil {
+		state, message = "failed", err.Error()
+	}
+	perr := d.putJSON(ctx, "state.json", struct {
+		State   string `json:"state"`
+		Error   string `json:"error,omitempty"`
+		Outcome `json:"outcome"`
+	}{state, message, d.outcome})
+	return errors.Join(perr, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/pin"))
+}
+
+func (d *driver) putJSON(ctx context.Context, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s of the run: %w", name, err)
+	}
+	_, err = d.Store.Put(ctx, "runs/"+d.outcome.Run+"/"+name, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{})
+	if err != nil {
+		return fmt.Errorf("write %s of the run: %w", name, err)
+	}
+	return nil
+}
+
+// maxDocument bounds a JSON document that is read back whole, in bytes.
+const maxDocument = 256 << 20
+
+func readObject(ctx context.Context, b objstore.Bucket, key string) ([]byte, error) {
+	r, err := b.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close() //nolint:errcheck // opened for reading
+	data, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
+	if err == nil && len(data) > maxDocument {
+		err = fmt.Errorf("object %s is larger than %d bytes", key, maxDocument)
+	}
+	return data, err
+}

@@ -1,0 +1,30 @@
+package local
+
+import (
+	"context"
+	"time"
+
+	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/objstore"
+)
+
+// Collect removes old results from the store in a directory, which no run may be
+// using.
+func Collect(ctx context.Context, store string, age time.Duration, dry bool) (coordinator.Collected, error) {
+	dir, err := objstore.OpenDir(store)
+	if err != nil {
+		return coordinator.Collected{}, err
+	}
+	unlock, err := lock(store)
+	if err != nil {
+		return coordinator.Collected{}, err
+	}
+	defer unlock()
+	if !dry {
+		// Nobody else writes: whatever has no name yet never will.
+		if _, err := dir.Sweep(ctx, 0); err != nil {
+			return coordinator.Collected{}, err
+		}
+	}
+	return coordinator.Collect(ctx, dir, age, dry)
+}

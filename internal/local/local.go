@@ -1,0 +1,204 @@
+// Package local runs a whole fleet inside one process: a coordinator, workers, an
+// embedded broker and a directory as the store. Tasks travel the same road as on
+// many machines.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/compress/recipe"
+	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/operation"
+	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/shard"
+	"github.com/shardpress/shardpress/worker"
+)
+
+// Job says what is wanted.
+type Job struct {
+	Model      string // checkpoint directory or file
+	Recipe     *recipe.Recipe
+	Out        string // directory of the result
+	Store      string // directory of the store; DefaultStore(Out) if empty
+	Workers    int    // tasks at once
+	Memory     int64  // bytes that tasks at once may need together
+	NoReuse    bool
+	HashSource bool
+	Overwrite  bool
+	Salt       string
+	Kernel     compress.Kernel
+	Log        *slog.Logger
+	// Planned is told the plan before anything runs.
+	Planned func(*coordinator.Plan)
+	Watch   func(coordinator.Update)
+	// Wrap, if set, may replace the store, the output and the queue, to watch or to
+	// break them.
+	Wrap Wrap
+}
+
+// Wrap replaces parts of a fleet by decorated ones. Nil functions leave them.
+type Wrap struct {
+	Bucket func(objstore.Bucket) objstore.Bucket
+	Queue  func(Queue) Queue
+}
+
+// Queue is all that a fleet in one process does with its queue.
+type Queue interface {
+	coordinator.Queue
+	worker.Queue
+}
+
+// DefaultStore is the store of a result when none is named: beside it, and so on
+// the same file system, where placing a file is making a link.
+func DefaultStore(out string) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(out)), ".shardpress")
+}
+
+// Open reads the headers of the job's checkpoint and plans.
+func Open(ctx context.Context, j *Job) (*shard.Checkpoint, *coordinator.Plan, error) {
+	ck, err := shard.Open(ctx, j.Model, shard.OpenOptions{HashSource: j.HashSource})
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := coordinator.NewPlan(ck.Manifest, j.Recipe, coordinator.PlanOptions{Config: ck.Config, Salt: j.Salt})
+	if err != nil {
+		return nil, nil, errors.Join(err, ck.Close())
+	}
+	return ck, plan, nil
+}
+
+// Run carries out the job.
+func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
+	ck, plan, err := Open(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	defer ck.Close() //nolint:errcheck // opened for reading
+	if err := fits(plan, j.Memory); err != nil {
+		return nil, err
+	}
+	if j.Planned != nil {
+		j.Planned(plan)
+	}
+	if j.Store == "" {
+		j.Store = DefaultStore(j.Out)
+	}
+	if err := apart(j, ck.Location()); err != nil {
+		return nil, err
+	}
+	store, err := objstore.CreateDir(j.Store)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lock(j.Store)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	out, complete, err := openOutput(ctx, j, store, plan)
+	if err != nil {
+		return nil, err
+	}
+	if complete {
+		return nil, fmt.Errorf("%s: %w", j.Out, ErrComplete)
+	}
+	if err := room(ctx, j, store, plan); err != nil {
+		return nil, err
+	}
+	outcome, err := j.fleet(ctx, ck, plan, store, out)
+	if err != nil {
+		return outcome, err
+	}
+	// The result is complete: what made the directory a store is no part of it.
+	if err := release(ctx, j.Out); err != nil {
+		return outcome, fmt.Errorf("finish %s: %w", j.Out, err)
+	}
+	return outcome, nil
+}
+
+// fits refuses a budget that some task can never fit into: it would wait for ever.
+func fits(plan *coordinator.Plan, memory int64) error {
+	for _, u := range plan.Units {
+		cell, err := queue.CellOf(operation.ClassF32, u.Layout.Memory)
+		if err != nil {
+			return err
+		}
+		if cell.Memory > memory {
+			return fmt.Errorf("the task of %s needs a memory class of %d MiB, --memory allows %d MiB: raise it", u.File, cell.Memory>>20, memory>>20)
+		}
+	}
+	return nil
+}
+
+// fleet starts broker and workers, runs the plan and stops them.
+func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator.Plan, store, out objstore.Bucket) (*coordinator.Outcome, error) {
+	broker, err := queue.StartEmbedded(filepath.Join(j.Store, ".queue"))
+	if err != nil {
+		return nil, err
+	}
+	defer broker.Close()
+	q, err := broker.Connect()
+	if err != nil {
+		return nil, err
+	}
+	defer q.Close()
+	// This process is the only one that works from this broker.
+	if err := q.Clear(ctx); err != nil {
+		return nil, err
+	}
+	if err := q.Setup(ctx, operation.ClassF32); err != nil {
+		return nil, err
+	}
+	var tasks Queue = q
+	if j.Wrap.Queue != nil {
+		tasks = j.Wrap.Queue(tasks)
+	}
+	if j.Wrap.Bucket != nil {
+		store, out = j.Wrap.Bucket(store), j.Wrap.Bucket(out)
+	}
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	var g errgroup.Group
+	var outcome *coordinator.Outcome
+	ended := make(chan error, 1)
+	g.Go(func() error {
+		defer stop()
+		w := worker.Worker{
+			Name: "local", Queue: tasks, Store: store, Operations: operation.All(), Class: operation.ClassF32,
+			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, Log: j.Log,
+		}
+		if err := w.Run(work); err != nil {
+			return fmt.Errorf("worker: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer stop()
+		run := &coordinator.Run{
+			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck.Location()),
+			Location: operation.FileLocation(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Log: j.Log,
+			Request: map[string]any{"model": ck.Location(), "out": j.Out, "recipe": j.Recipe.Name},
+		}
+		var err error
+		outcome, err = run.Execute(work)
+		ended <- err
+		return nil
+	})
+	werr := g.Wait()
+	err = <-ended
+	if werr != nil { // the run only noticed that it was stopped
+		return outcome, werr
+	}
+	if err != nil && ctx.Err() != nil {
+		return outcome, context.Cause(ctx)
+	}
+	return outcome, err
+}

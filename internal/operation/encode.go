@@ -1,0 +1,191 @@
+package operation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/compress/recipe"
+	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/shard"
+)
+
+// EncodeOp is the operation that makes one weight file of the result: tensors
+// carried over, and linears encoded by data-free methods. Its version changes with
+// the bytes it makes from the same spec; a method's version is part of the spec.
+const EncodeOp = "encode@1"
+
+// Outputs of EncodeOp.
+const (
+	ShardOutput   = "shard.safetensors" // the weight file
+	LinearsOutput = "linears.json"      // []LinearStats, in order of the items
+)
+
+// Formats of the result.
+const (
+	FormatDense = string(shard.FormatDense)
+	FormatPack  = string(shard.FormatPackQuantized)
+	FormatInt   = string(shard.FormatIntQuantized)
+)
+
+// EncodeParams decide, with the source bytes, the output bytes of EncodeOp.
+type EncodeParams struct {
+	// Tensors are the tensors of the source that the items read. Their File counts
+	// the spec's source inputs.
+	Tensors []shard.Tensor `json:"tensors"`
+	// Linears are views of them.
+	Linears []shard.Linear `json:"linears"`
+	Items   []Item         `json:"items"`
+}
+
+// Item is one step of EncodeOp, which appends tensors to the file.
+type Item struct {
+	// Copy names a tensor that is carried over unchanged.
+	Copy string `json:"copy,omitempty"`
+	// Rebuild names a tensor that is written in its own shape, with the linears
+	// of Encode decoded into it.
+	Rebuild string `json:"rebuild,omitempty"`
+	// Encode are linears to be encoded; without Rebuild there is one.
+	Encode []EncodeLinear `json:"encode,omitempty"`
+	// Cast is a linear, by its index, that is written as it is read: FP8 as BF16,
+	// an expert out of a stack as a tensor of its own.
+	Cast *int `json:"cast,omitempty"`
+}
+
+// EncodeLinear says how one linear is encoded.
+type EncodeLinear struct {
+	Linear int             `json:"linear"` // index into Linears
+	Method string          `json:"method"` // "rtn"
+	At     int             `json:"at"`     // the method's version
+	Params json.RawMessage `json:"params"` // resolved
+	Format string          `json:"format"` // FormatDense, FormatPack, FormatInt
+}
+
+// LinearStats is what encoding a linear lost: Σ(w−ŵ)² and Σw². They are nil when
+// they overflow, which weights beyond 1e19 do.
+type LinearStats struct {
+	Name  string   `json:"name"`
+	Error *float64 `json:"error"`
+	Power *float64 `json:"power"`
+}
+
+// Encode runs EncodeOp.
+type Encode struct{}
+
+// Run writes the weight file and the statistics.
+func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consumed, error) {
+	p, err := ParseEncodeParams(spec.Params)
+	if err != nil {
+		return nil, err
+	}
+	layout, err := p.Layout()
+	if err != nil {
+		return nil, err
+	}
+	src, consumed, err := openSource(ctx, spec, env)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close() //nolint:errcheck // opened for reading
+	job := &encodeJob{params: p, layout: layout, manifest: p.manifest(), source: src, env: env}
+	file := objstore.FromWriter(func(w io.Writer) error { return job.write(ctx, w) })
+	if err := env.Put(ctx, ShardOutput, file, layout.Size()); err != nil {
+		return nil, err
+	}
+	stats := []LinearStats{}
+	for _, s := range job.stats { // in the items' order, whatever the file's
+		stats = append(stats, s...)
+	}
+	b, err := json.Marshal(stats)
+	if err != nil {
+		return nil, fmt.Errorf("encode statistics: %w", err)
+	}
+	return consumed, env.Put(ctx, LinearsOutput, newReader(b), int64(len(b)))
+}
+
+// openSource opens the files of the spec's inputs where the message says they
+// are. Their identity is the spec's: the message is not trusted with it.
+func openSource(ctx context.Context, spec *task.Spec, env *Env) (*shard.Source, []task.Consumed, error) {
+	if len(env.Message.Files) != len(spec.Inputs) {
+		return nil, nil, fmt.Errorf("open source: %w: %d files for %d inputs", task.ErrInvalid, len(env.Message.Files), len(spec.Inputs))
+	}
+	var files []shard.File
+	var consumed []task.Consumed
+	for i, in := range spec.Inputs {
+		if in.Source == nil {
+			return nil, nil, fmt.Errorf("open source: %w: input %d is no source file", task.ErrInvalid, i)
+		}
+		f := env.Message.Files[i]
+		files = append(files, shard.File{
+			Name: f.Name, Size: f.Size, HeaderDigest: f.Header,
+			Identity: shard.Identity{Kind: in.Source.Kind, Value: in.Source.Value},
+		})
+		consumed = append(consumed, task.Consumed{Source: in.Source})
+	}
+	dir, err := localPath(env.Message.Location)
+	if err != nil {
+		return nil, nil, err
+	}
+	src, err := shard.OpenSource(ctx, dir, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	return src, consumed, nil
+}
+
+// ParseEncodeParams reads params and checks every index and range in them.
+func ParseEncodeParams(raw json.RawMessage) (*EncodeParams, error) {
+	var p EncodeParams
+	if err := unmarshalStrict(raw, &p); err != nil {
+		return nil, fmt.Errorf("parameters of %s: %w: %w", EncodeOp, task.ErrInvalid, err)
+	}
+	return &p, nil
+}
+
+// manifest is the part of the source's manifest that the task needs.
+func (p *EncodeParams) manifest() *shard.Manifest {
+	return &shard.Manifest{Tensors: p.Tensors, Linears: p.Linears}
+}
+
+// tensorAt finds a tensor of the params.
+func (p *EncodeParams) tensor(name string) (shard.Tensor, error) {
+	i := slices.IndexFunc(p.Tensors, func(t shard.Tensor) bool { return t.Name == name })
+	if i < 0 {
+		return shard.Tensor{}, fmt.Errorf("parameters of %s: %w: no tensor %q", EncodeOp, task.ErrInvalid, name)
+	}
+	return p.Tensors[i], nil
+}
+
+func (p *EncodeParams) linear(i int) (shard.Linear, error) {
+	if i < 0 || i >= len(p.Linears) {
+		return shard.Linear{}, fmt.Errorf("parameters of %s: %w: linear %d of %d", EncodeOp, task.ErrInvalid, i, len(p.Linears))
+	}
+	return p.Linears[i], nil
+}
+
+// method makes the method of e, refusing a version that this program does not have.
+func (e *EncodeLinear) method() (compress.Method, error) {
+	m, err := recipe.NewMethod(e.Method, e.Params)
+	if err != nil {
+		return nil, err
+	}
+	if m.Version() != e.At {
+		return nil, fmt.Errorf("method %s@%d: %w: this program has version %d", e.Method, e.At, task.ErrInvalid, m.Version())
+	}
+	return m, nil
+}
+
+// AsLinear describes a linear of the source to the methods.
+func AsLinear(m *shard.Manifest, l shard.Linear) (compress.Linear, error) {
+	d, err := m.LinearDType(l)
+	if err != nil {
+		return compress.Linear{}, err
+	}
+	return compress.Linear{
+		Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: string(d), Role: string(l.Role), Block: l.Block,
+	}, nil
+}

@@ -1,0 +1,395 @@
+package operation
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"iter"
+	"math"
+
+	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/internal/tensor"
+	"github.com/shardpress/shardpress/shard"
+)
+
+// encodeJob streams one weight file: source rows in, file bytes out, in order.
+type encodeJob struct {
+	params   *EncodeParams
+	layout   *Layout
+	manifest *shard.Manifest
+	source   *shard.Source
+	env      *Env
+
+	panel   []byte // source rows being worked on
+	encoded compress.Encoded
+	stats   [][]LinearStats // by item
+	aside   map[int]*aside  // by item: what waits for its place in the file
+}
+
+// aside holds the components of a linear that are small beside its codes.
+type aside struct{ scales, zeros []byte }
+
+// write makes the file's tensors in their order.
+func (j *encodeJob) write(ctx context.Context, w io.Writer) error {
+	j.panel = make([]byte, panelBytes)
+	j.stats = make([][]LinearStats, len(j.layout.Items))
+	j.aside = map[int]*aside{}
+	out, err := shard.NewWriter(w, j.layout.File)
+	if err != nil {
+		return err
+	}
+	for _, p := range j.layout.parts {
+		it, lay := &j.params.Items[p.item], &j.layout.Items[p.item]
+		if err := out.Begin(lay.Tensors[p.tensor].Name); err != nil {
+			return err
+		}
+		var err error
+		switch {
+		case it.Copy != "":
+			err = j.copyTensor(ctx, out, it.Copy)
+		case it.Rebuild != "":
+			err = j.rebuild(ctx, out, p.item)
+		case it.Cast != nil:
+			err = j.cast(ctx, out, *it.Cast)
+		case lay.Encoded[0].Format == FormatDense:
+			err = j.encodeDense(ctx, out, p.item)
+		default:
+			err = j.encode(ctx, out, p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+func (j *encodeJob) copyTensor(ctx context.Context, out io.Writer, name string) error {
+	t, err := j.params.tensor(name)
+	if err != nil {
+		return err
+	}
+	for done := int64(0); done < t.Length; {
+		n := min(int64(len(j.panel)), t.Length-done)
+		if err := j.source.ReadAt(ctx, t.File, j.panel[:n], t.Offset+done); err != nil {
+			return err
+		}
+		if _, err := out.Write(j.panel[:n]); err != nil {
+			return err
+		}
+		done += n
+		j.env.Progress(n)
+	}
+	return nil
+}
+
+// weights gives the panels of a linear out of the source. There is one panel
+// buffer: only one sequence may be under way.
+type weights struct {
+	job    *encodeJob
+	linear compress.Linear
+	view   shard.Linear
+	row    int64 // bytes of one row
+	silent bool  // do not count towards progress
+}
+
+func (j *encodeJob) weights(x EncodedLayout) (*weights, error) {
+	al, err := AsLinear(j.manifest, x.Linear)
+	if err != nil {
+		return nil, err
+	}
+	row, err := j.manifest.RowBytes(x.Linear)
+	if err != nil {
+		return nil, err
+	}
+	return &weights{job: j, linear: al, view: x.Linear, row: row}, nil
+}
+
+// Linear implements compress.Weights.
+func (s *weights) Linear() compress.Linear { return s.linear }
+
+// Panels implements compress.Weights.
+func (s *weights) Panels(ctx context.Context, rows int) iter.Seq2[compress.Panel, error] {
+	return func(yield func(compress.Panel, error) bool) {
+		j := s.job
+		if need := int64(rows) * s.row; need > int64(len(j.panel)) {
+			j.panel = make([]byte, need) // a row longer than a panel
+		}
+		for row := int64(0); row < s.linear.Rows; {
+			n := min(int64(rows), s.linear.Rows-row)
+			buf := j.panel[:n*s.row]
+			d, err := j.source.ReadRows(ctx, j.manifest, s.view, row, int(n), buf)
+			if err != nil {
+				yield(compress.Panel{}, err)
+				return
+			}
+			if !yield(compress.Panel{Row: row, Rows: int(n), Cols: int(s.linear.Cols), DType: string(d), Data: buf}, nil) {
+				return
+			}
+			if !s.silent {
+				j.env.Progress(n * s.row)
+			}
+			row += n
+		}
+	}
+}
+
+// rowsAt is how many rows make a panel: whole units of the method, about panelBytes.
+func rowsAt(row, unit int64) int {
+	unit = max(unit, 1)
+	n := max(panelBytes/max(row, 1), 1)
+	return int(max(n/unit, 1) * unit)
+}
+
+// each encodes a linear panel by panel and hands on what comes out, which is
+// valid until the next call.
+func (j *encodeJob) each(ctx context.Context, x EncodedLayout, emit func(*compress.Encoded) error) (LinearStats, error) {
+	none := LinearStats{}
+	src, err := j.weights(x)
+	if err != nil {
+		return none, err
+	}
+	rows := rowsAt(src.row, x.Layout.RowUnit)
+	src.silent = true
+	enc, err := x.Method.Prepare(ctx, []compress.Weights{src}, compress.Options{Kernel: j.env.Kernel, PanelRows: rows})
+	if err != nil {
+		return none, err
+	}
+	src.silent = false
+	var lost, power float64
+	for p, err := range src.Panels(ctx, rows) {
+		if err != nil {
+			return none, err
+		}
+		if err := enc[0].Rows(&j.encoded, p); err != nil {
+			return none, err
+		}
+		lost = compress.Sum(lost, j.encoded.Error)
+		power = compress.Sum(power, j.encoded.Power)
+		if err := emit(&j.encoded); err != nil {
+			return none, err
+		}
+	}
+	return LinearStats{Name: x.Linear.Name, Error: finite(lost), Power: finite(power)}, nil
+}
+
+func finite(v float64) *float64 {
+	if math.IsInf(v, 0) || math.IsNaN(v) {
+		return nil
+	}
+	return &v
+}
+
+// encode writes one tensor of a packed module. Whichever of codes and scales comes
+// first in the file, the linear is encoded for it: codes go out as they come, and
+// what is small waits for its own tensor.
+func (j *encodeJob) encode(ctx context.Context, out io.Writer, p part) error {
+	lay := &j.layout.Items[p.item]
+	x, what := lay.Encoded[0], lay.module[p.tensor]
+	if what == shard.PartShape {
+		_, err := out.Write(Quantized(x).ShapeData())
+		return err
+	}
+	if what == shard.PartCodes || j.aside[p.item] == nil {
+		var codes io.Writer
+		if what == shard.PartCodes {
+			codes = out
+		}
+		if err := j.encodeLinear(ctx, codes, p.item, x); err != nil {
+			return err
+		}
+	}
+	var data []byte
+	switch what {
+	case shard.PartScales:
+		data, j.aside[p.item].scales = j.aside[p.item].scales, nil
+	case shard.PartZeros:
+		data, j.aside[p.item].zeros = j.aside[p.item].zeros, nil
+	default:
+		return nil
+	}
+	_, err := out.Write(data)
+	return err
+}
+
+// encodeLinear encodes an item's linear, writes the codes if somebody wants them
+// and puts scales and zero points aside.
+func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int, x EncodedLayout) error {
+	keep := &aside{}
+	index := map[string]int{}
+	for i, c := range x.Layout.Components {
+		index[c.Name] = i
+	}
+	zeros, asymmetric := index[compress.ComponentZeros]
+	scale := x.Layout.Components[index[compress.ComponentScales]]
+	var unpacked []byte
+	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
+		if !scale.Whole || e.Row == 0 { // every panel carries a whole component in full
+			keep.scales = append(keep.scales, e.Data[index[compress.ComponentScales]]...)
+			if asymmetric {
+				keep.zeros = append(keep.zeros, e.Data[zeros]...)
+			}
+		}
+		if codes == nil {
+			return nil
+		}
+		data := e.Data[index[compress.ComponentCodes]]
+		if x.Format == FormatInt {
+			if n := e.Rows * int(x.Linear.Cols); cap(unpacked) < n {
+				unpacked = make([]byte, n)
+			} else {
+				unpacked = unpacked[:n]
+			}
+			if err := shard.CodesToInt8(unpacked, data, int(x.Linear.Cols), x.Layout.Scheme.Bits); err != nil {
+				return err
+			}
+			data = unpacked
+		}
+		_, err := codes.Write(data)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if asymmetric {
+		if keep.zeros, err = storedZeros(x, keep.zeros); err != nil {
+			return err
+		}
+	}
+	if old := j.aside[item]; old == nil {
+		j.aside[item] = keep
+	}
+	j.stats[item] = []LinearStats{stats}
+	return nil
+}
+
+// storedZeros turns zero points into the tensor that the format wants.
+func storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
+	bits := x.Layout.Scheme.Bits
+	if x.Format == FormatInt {
+		shard.ZerosToInt8(zeros, zeros, bits)
+		return zeros, nil
+	}
+	rows := int(x.Linear.Rows)
+	groups := len(zeros) / rows
+	packed := make([]byte, shard.PackedZeroBytes(rows, groups, bits))
+	return packed, shard.PackZeros(packed, zeros, rows, groups, bits)
+}
+
+// encodeDense writes a linear that is a whole tensor as its decoded weights.
+func (j *encodeJob) encodeDense(ctx context.Context, out io.Writer, item int) error {
+	lay := &j.layout.Items[item]
+	x := lay.Encoded[0]
+	var values []float32
+	var raw []byte
+	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
+		var err error
+		if values, raw, err = decode(x, e, values, raw, lay.Tensors[0].DType); err != nil {
+			return err
+		}
+		_, err = out.Write(raw)
+		return err
+	})
+	j.stats[item] = []LinearStats{stats}
+	return err
+}
+
+// decode turns a panel of codes into stored elements, reusing the buffers.
+func decode(x EncodedLayout, e *compress.Encoded, values []float32, raw []byte, stored shard.DType) ([]float32, []byte, error) {
+	d, err := tensor.ParseDType(string(stored))
+	if err != nil {
+		return nil, nil, err
+	}
+	n := e.Rows * int(x.Linear.Cols)
+	if cap(values) < n {
+		values = make([]float32, n)
+		raw = make([]byte, n*d.Size())
+	}
+	values, raw = values[:n], raw[:n*d.Size()]
+	if err := x.Layout.Scheme.Decode(values, int(x.Linear.Cols), e); err != nil {
+		return nil, nil, err
+	}
+	if d == tensor.F64 { // no encoding keeps more than float32
+		for i, v := range values {
+			binary.LittleEndian.PutUint64(raw[8*i:], math.Float64bits(float64(v)))
+		}
+	} else {
+		tensor.FromFloat32(raw, values, d)
+	}
+	return values, raw, nil
+}
+
+// cast writes a linear as it is read.
+func (j *encodeJob) cast(ctx context.Context, out io.Writer, index int) error {
+	v, err := j.params.linear(index)
+	if err != nil {
+		return err
+	}
+	s, err := j.weights(EncodedLayout{Linear: v})
+	if err != nil {
+		return err
+	}
+	for p, err := range s.Panels(ctx, rowsAt(s.row, 1)) {
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(p.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rebuild writes a tensor of one matrix or a stack of them, in its own shape and
+// order, with its encoded linears decoded into their places.
+func (j *encodeJob) rebuild(ctx context.Context, out io.Writer, item int) error {
+	it, lay := &j.params.Items[item], &j.layout.Items[item]
+	stats := make([]LinearStats, len(lay.Encoded))
+	t, err := j.params.tensor(it.Rebuild)
+	if err != nil {
+		return err
+	}
+	count, size := int64(1), int(t.DType.Size())
+	if len(t.Shape) == 3 {
+		count = t.Shape[0]
+	}
+	cols := t.Shape[len(t.Shape)-1]
+	matrix := make([]byte, t.Length/max(count, 1)) // matrixRows × cols, row-major, as stored
+	var values []float32
+	var raw []byte
+	for n := range count {
+		if err := j.source.ReadAt(ctx, t.File, matrix, t.Offset+n*int64(len(matrix))); err != nil {
+			return err
+		}
+		for k, x := range lay.Encoded {
+			l := x.Linear
+			if max(l.Expert, 0) != int(n) {
+				continue
+			}
+			stats[k], err = j.each(ctx, x, func(e *compress.Encoded) error {
+				if values, raw, err = decode(x, e, values, raw, t.DType); err != nil {
+					return err
+				}
+				for r := range int64(e.Rows) {
+					row := raw[r*l.Cols*int64(size) : (r+1)*l.Cols*int64(size)]
+					at := l.Row + (e.Row+r)*max(l.RowStep, 1)
+					if !l.Transposed {
+						copy(matrix[at*cols*int64(size):], row)
+						continue
+					}
+					for c := range l.Cols {
+						copy(matrix[(c*cols+at)*int64(size):][:size], row[c*int64(size):])
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := out.Write(matrix); err != nil {
+			return err
+		}
+	}
+	j.stats[item] = stats
+	return nil
+}
