@@ -32,6 +32,8 @@ type Scheme struct {
 	Strategy   string
 	Group      int64 // columns that share a scale; not looked at unless Strategy is group
 	ScaleDType DType
+	// Activations has no part in decoding: it tells engines what to do with the inputs.
+	Activations Activations
 }
 
 // String names the scheme for people.
@@ -43,7 +45,11 @@ func (s Scheme) String() string {
 	if !s.Symmetric {
 		text += " asymmetric"
 	}
-	return text + ", scales " + string(s.ScaleDType)
+	text += ", scales " + string(s.ScaleDType)
+	if s.Activations != ActivationsKept {
+		text += ", activations " + string(s.Activations)
+	}
+	return text
 }
 
 // QuantizedLinear is a linear that a run quantizes.
@@ -75,6 +81,9 @@ func (q QuantizedLinear) Check(f Format) error {
 	}
 	if s.Bits < 2 || s.Bits > 8 {
 		return refuse("%d bits; choose 2 to 8", s.Bits)
+	}
+	if s.Activations != ActivationsKept && s.Activations != ActivationsInt8Token {
+		return refuse("activations %q; choose %q or none", s.Activations, ActivationsInt8Token)
 	}
 	switch s.ScaleDType {
 	case BF16, F16, F32:

@@ -20,10 +20,10 @@ type quantConfig struct {
 }
 
 type quantGroup struct {
-	Targets []string  `json:"targets"`
-	Weights quantArgs `json:"weights"`
-	Input   *struct{} `json:"input_activations"`
-	Output  *struct{} `json:"output_activations"`
+	Targets []string   `json:"targets"`
+	Weights quantArgs  `json:"weights"`
+	Input   *quantArgs `json:"input_activations"`
+	Output  *struct{}  `json:"output_activations"`
 }
 
 // quantArgs forbids unknown members on the reader's side: nothing may be added that an old release does not know.
@@ -36,8 +36,25 @@ type quantArgs struct {
 	Dynamic        bool      `json:"dynamic"`
 	ActOrder       *struct{} `json:"actorder"`
 	BlockStructure *struct{} `json:"block_structure"`
-	Observer       string    `json:"observer"`
+	Observer       *string   `json:"observer"`
 	ObserverArgs   struct{}  `json:"observer_kwargs"`
+}
+
+// Activations says what an engine is to do with the inputs of quantized linears.
+type Activations string
+
+// Activations. Engines run int-quantized results with 8-bit inputs and know no kernel for them without; loaders that decode the
+// weights take either.
+const (
+	ActivationsKept      Activations = ""           // as they come: weight-only quantization
+	ActivationsInt8Token Activations = "int8-token" // symmetric int8, one scale for each token found as it comes
+)
+
+func (a Activations) args() *quantArgs {
+	if a != ActivationsInt8Token {
+		return nil
+	}
+	return &quantArgs{Bits: 8, Type: "int", Symmetric: true, Strategy: "token", Dynamic: true}
 }
 
 // orderedGroups writes group_0, group_1, ... in order, where a map would put group_10 before group_2.
@@ -160,9 +177,10 @@ func schemeGroups(quantized []QuantizedLinear) orderedGroups {
 	class := slices.MaxFunc(all, func(a, b *members) int {
 		return cmp.Or(cmp.Compare(a.experts, b.experts), cmp.Compare(len(a.names), len(b.names)))
 	})
+	observer := "minmax"
 	groups := make(orderedGroups, 0, len(all))
 	for _, g := range all {
-		args := quantArgs{Bits: g.scheme.Bits, Type: "int", Symmetric: g.scheme.Symmetric, Strategy: g.scheme.Strategy, Observer: "minmax"}
+		args := quantArgs{Bits: g.scheme.Bits, Type: "int", Symmetric: g.scheme.Symmetric, Strategy: g.scheme.Strategy, Observer: &observer}
 		if g.scheme.Strategy == StrategyGroup {
 			args.GroupSize = &g.scheme.Group
 		}
@@ -170,7 +188,7 @@ func schemeGroups(quantized []QuantizedLinear) orderedGroups {
 		if g == class {
 			targets = []string{"Linear"}
 		}
-		groups = append(groups, quantGroup{Targets: targets, Weights: args})
+		groups = append(groups, quantGroup{Targets: targets, Weights: args, Input: g.scheme.Activations.args()})
 	}
 	return groups
 }

@@ -103,6 +103,25 @@ func TestQuantizationConfig(t *testing.T) {
 	}
 }
 
+func TestActivations(t *testing.T) {
+	t.Parallel()
+	m := moe(t)
+	channel8 := func(string) (Scheme, bool) {
+		return Scheme{Bits: 8, Symmetric: true, Strategy: StrategyChannel, ScaleDType: BF16, Activations: ActivationsInt8Token}, true
+	}
+	got, err := QuantizationConfig(m, FormatIntQuantized, quantize(m, channel8))
+	want := `"input_activations":{"num_bits":8,"type":"int","symmetric":true,"strategy":"token","group_size":null,"dynamic":true,` +
+		`"actorder":null,"block_structure":null,"observer":null,"observer_kwargs":{}}`
+	if err != nil || !strings.Contains(string(got), want) {
+		t.Errorf("%s, %v", got, err)
+	}
+	wrong := quantize(m, channel8)
+	wrong[0].Scheme.Activations = "fp8"
+	if _, err := QuantizationConfig(m, FormatIntQuantized, wrong); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // The W4A16 preset as formats.md 2.1 gives it.
 func TestQuantizationConfigText(t *testing.T) {
 	t.Parallel()
