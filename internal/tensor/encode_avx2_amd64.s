@@ -5,6 +5,28 @@
 #include "textflag.h"
 #include "go_asm.h"
 
+// Undoes the order that packing within halves leaves.
+DATA order<>+0(SB)/4, $0x00000000
+DATA order<>+4(SB)/4, $0x00000004
+DATA order<>+8(SB)/4, $0x00000001
+DATA order<>+12(SB)/4, $0x00000005
+DATA order<>+16(SB)/4, $0x00000002
+DATA order<>+20(SB)/4, $0x00000006
+DATA order<>+24(SB)/4, $0x00000003
+DATA order<>+28(SB)/4, $0x00000007
+GLOBL order<>(SB), RODATA|NOPTR, $32
+
+// Bytes 1 and 16 in turn: two codes to a byte.
+DATA pair<>+0(SB)/4, $0x10011001
+DATA pair<>+4(SB)/4, $0x10011001
+DATA pair<>+8(SB)/4, $0x10011001
+DATA pair<>+12(SB)/4, $0x10011001
+DATA pair<>+16(SB)/4, $0x10011001
+DATA pair<>+20(SB)/4, $0x10011001
+DATA pair<>+24(SB)/4, $0x10011001
+DATA pair<>+28(SB)/4, $0x10011001
+GLOBL pair<>(SB), RODATA|NOPTR, $32
+
 // func absmaxBF16AVX2(b *batch)
 //
 // Writes absmax of groups groups of group BF16 elements.
@@ -75,15 +97,12 @@ block:
 	VPXOR Y2, Y2, Y2
 	VPUNPCKLWD Y1, Y2, Y0
 	VPUNPCKHWD Y1, Y2, Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -129,9 +148,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -190,6 +209,7 @@ block:
 	VPUNPCKHWD Y1, Y2, Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -213,6 +233,7 @@ block:
 	VPUNPCKHWD Y1, Y2, Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -232,9 +253,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -291,15 +312,12 @@ block:
 	VPXOR Y2, Y2, Y2
 	VPUNPCKLWD Y1, Y2, Y0
 	VPUNPCKHWD Y1, Y2, Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -345,7 +363,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $64, SI
@@ -403,6 +421,7 @@ block:
 	VPUNPCKHWD Y1, Y2, Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -426,6 +445,7 @@ block:
 	VPUNPCKHWD Y1, Y2, Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -445,7 +465,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $64, SI
@@ -541,15 +561,12 @@ block:
 	PREFETCHT0 0(SI)(R10*1)
 	VCVTPH2PS 0(SI), Y0
 	VCVTPH2PS 16(SI), Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -593,9 +610,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -652,6 +669,7 @@ block:
 	VCVTPH2PS 16(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -673,6 +691,7 @@ block:
 	VCVTPH2PS 48(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -692,9 +711,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -749,15 +768,12 @@ block:
 	PREFETCHT0 0(SI)(R10*1)
 	VCVTPH2PS 0(SI), Y0
 	VCVTPH2PS 16(SI), Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -801,7 +817,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $64, SI
@@ -857,6 +873,7 @@ block:
 	VCVTPH2PS 16(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -878,6 +895,7 @@ block:
 	VCVTPH2PS 48(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -897,7 +915,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $64, SI
@@ -994,15 +1012,12 @@ block:
 	PREFETCHT0 64(SI)(R10*1)
 	VMOVUPS 0(SI), Y0
 	VMOVUPS 32(SI), Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -1046,9 +1061,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -1106,6 +1121,7 @@ block:
 	VMOVUPS 32(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -1127,6 +1143,7 @@ block:
 	VMOVUPS 96(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -1146,9 +1163,9 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
-	VPMADDUBSW batch_pair(DI), Y6, Y6
+	VPMADDUBSW pair<>(SB), Y6, Y6
 	VPACKUSWB Y6, Y6, Y6
 	VPERMQ $0x08, Y6, Y6
 	VMOVDQU X6, (DX)
@@ -1204,15 +1221,12 @@ block:
 	PREFETCHT0 64(SI)(R10*1)
 	VMOVUPS 0(SI), Y0
 	VMOVUPS 32(SI), Y1
+	VDIVPS Y12, Y1, Y3
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Y13, Y0, Y2
-	VMULPS Y13, Y1, Y3
 	VMOVAPS Y0, Y4
-	VMOVAPS Y1, Y5
 	VFNMADD231PS Y2, Y12, Y4
-	VFNMADD231PS Y3, Y12, Y5
 	VFMADD231PS Y4, Y13, Y2
-	VFMADD231PS Y5, Y13, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMINPS batch_qmax(DI), Y2, Y2
@@ -1256,7 +1270,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $128, SI
@@ -1313,6 +1327,7 @@ block:
 	VMOVUPS 32(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -1334,6 +1349,7 @@ block:
 	VMOVUPS 96(SI), Y1
 	VDIVPS Y12, Y0, Y2
 	VDIVPS Y12, Y1, Y3
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Y0, Y0, Y10
 	VFMADD231PS Y1, Y1, Y11
 	VMAXPS batch_qmin(DI), Y2, Y2
@@ -1353,7 +1369,7 @@ block:
 	VPACKUSDW Y5, Y4, Y7
 	// packing works in halves: put the runs of four bytes in order
 	VPACKUSWB Y7, Y6, Y6
-	VMOVDQU batch_order(DI), Y7
+	VMOVDQU order<>(SB), Y7
 	VPERMD Y6, Y7, Y6
 	VMOVDQU Y6, (DX)
 	ADDQ $128, SI

@@ -5,6 +5,82 @@
 #include "textflag.h"
 #include "go_asm.h"
 
+// Words 0-15 into both halves of doublewords.
+DATA widenLow<>+0(SB)/4, $0x00000000
+DATA widenLow<>+4(SB)/4, $0x00010001
+DATA widenLow<>+8(SB)/4, $0x00020002
+DATA widenLow<>+12(SB)/4, $0x00030003
+DATA widenLow<>+16(SB)/4, $0x00040004
+DATA widenLow<>+20(SB)/4, $0x00050005
+DATA widenLow<>+24(SB)/4, $0x00060006
+DATA widenLow<>+28(SB)/4, $0x00070007
+DATA widenLow<>+32(SB)/4, $0x00080008
+DATA widenLow<>+36(SB)/4, $0x00090009
+DATA widenLow<>+40(SB)/4, $0x000a000a
+DATA widenLow<>+44(SB)/4, $0x000b000b
+DATA widenLow<>+48(SB)/4, $0x000c000c
+DATA widenLow<>+52(SB)/4, $0x000d000d
+DATA widenLow<>+56(SB)/4, $0x000e000e
+DATA widenLow<>+60(SB)/4, $0x000f000f
+GLOBL widenLow<>(SB), RODATA|NOPTR, $64
+
+// Words 16-31 into both halves of doublewords.
+DATA widenHigh<>+0(SB)/4, $0x00100010
+DATA widenHigh<>+4(SB)/4, $0x00110011
+DATA widenHigh<>+8(SB)/4, $0x00120012
+DATA widenHigh<>+12(SB)/4, $0x00130013
+DATA widenHigh<>+16(SB)/4, $0x00140014
+DATA widenHigh<>+20(SB)/4, $0x00150015
+DATA widenHigh<>+24(SB)/4, $0x00160016
+DATA widenHigh<>+28(SB)/4, $0x00170017
+DATA widenHigh<>+32(SB)/4, $0x00180018
+DATA widenHigh<>+36(SB)/4, $0x00190019
+DATA widenHigh<>+40(SB)/4, $0x001a001a
+DATA widenHigh<>+44(SB)/4, $0x001b001b
+DATA widenHigh<>+48(SB)/4, $0x001c001c
+DATA widenHigh<>+52(SB)/4, $0x001d001d
+DATA widenHigh<>+56(SB)/4, $0x001e001e
+DATA widenHigh<>+60(SB)/4, $0x001f001f
+GLOBL widenHigh<>(SB), RODATA|NOPTR, $64
+
+// The low words of 32 doublewords in two registers.
+DATA narrow<>+0(SB)/4, $0x00020000
+DATA narrow<>+4(SB)/4, $0x00060004
+DATA narrow<>+8(SB)/4, $0x000a0008
+DATA narrow<>+12(SB)/4, $0x000e000c
+DATA narrow<>+16(SB)/4, $0x00120010
+DATA narrow<>+20(SB)/4, $0x00160014
+DATA narrow<>+24(SB)/4, $0x001a0018
+DATA narrow<>+28(SB)/4, $0x001e001c
+DATA narrow<>+32(SB)/4, $0x00220020
+DATA narrow<>+36(SB)/4, $0x00260024
+DATA narrow<>+40(SB)/4, $0x002a0028
+DATA narrow<>+44(SB)/4, $0x002e002c
+DATA narrow<>+48(SB)/4, $0x00320030
+DATA narrow<>+52(SB)/4, $0x00360034
+DATA narrow<>+56(SB)/4, $0x003a0038
+DATA narrow<>+60(SB)/4, $0x003e003c
+GLOBL narrow<>(SB), RODATA|NOPTR, $64
+
+// Every fourth doubleword.
+DATA fourth<>+0(SB)/4, $0x00000000
+DATA fourth<>+4(SB)/4, $0x00000004
+DATA fourth<>+8(SB)/4, $0x00000008
+DATA fourth<>+12(SB)/4, $0x0000000c
+DATA fourth<>+16(SB)/4, $0x00000000
+DATA fourth<>+20(SB)/4, $0x00000004
+DATA fourth<>+24(SB)/4, $0x00000008
+DATA fourth<>+28(SB)/4, $0x0000000c
+DATA fourth<>+32(SB)/4, $0x00000000
+DATA fourth<>+36(SB)/4, $0x00000004
+DATA fourth<>+40(SB)/4, $0x00000008
+DATA fourth<>+44(SB)/4, $0x0000000c
+DATA fourth<>+48(SB)/4, $0x00000000
+DATA fourth<>+52(SB)/4, $0x00000004
+DATA fourth<>+56(SB)/4, $0x00000008
+DATA fourth<>+60(SB)/4, $0x0000000c
+GLOBL fourth<>(SB), RODATA|NOPTR, $64
+
 // func absmaxBF16AVX512(b *batch)
 //
 // Writes absmax of groups groups of group BF16 elements.
@@ -60,13 +136,13 @@ TEXT ·nibblesBF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
-	VMOVDQU32 batch_widen(DI), Z24
-	VMOVDQU32 batch_widen+64(DI), Z25
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 group:
@@ -103,23 +179,20 @@ block:
 	VMOVDQU32 (R11), Z3
 	VPERMW.Z Z3, Z24, K1, Z2
 	VPERMW.Z Z3, Z25, K1, Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -197,13 +270,13 @@ TEXT ·nibblesDivideBF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
-	VMOVDQU32 batch_widen(DI), Z24
-	VMOVDQU32 batch_widen+64(DI), Z25
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 group:
@@ -244,6 +317,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -325,10 +399,10 @@ TEXT ·bytesBF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
-	VMOVDQU32 batch_widen(DI), Z24
-	VMOVDQU32 batch_widen+64(DI), Z25
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 group:
@@ -365,23 +439,20 @@ block:
 	VMOVDQU32 (R11), Z3
 	VPERMW.Z Z3, Z24, K1, Z2
 	VPERMW.Z Z3, Z25, K1, Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -457,10 +528,10 @@ TEXT ·bytesDivideBF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
-	VMOVDQU32 batch_widen(DI), Z24
-	VMOVDQU32 batch_widen+64(DI), Z25
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 group:
@@ -501,6 +572,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -622,8 +694,8 @@ TEXT ·nibblesF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
@@ -657,23 +729,20 @@ block:
 	PREFETCHT0 0(R11)(R10*1)
 	VCVTPH2PS 0(R11), Z2
 	VCVTPH2PS 32(R11), Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -751,8 +820,8 @@ TEXT ·nibblesDivideF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
@@ -790,6 +859,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -871,8 +941,8 @@ TEXT ·bytesF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 group:
 	MOVQ SI, R11
 	MOVQ DX, R12
@@ -903,23 +973,20 @@ block:
 	PREFETCHT0 0(R11)(R10*1)
 	VCVTPH2PS 0(R11), Z2
 	VCVTPH2PS 32(R11), Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -995,8 +1062,8 @@ TEXT ·bytesDivideF16AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 group:
 	MOVQ SI, R11
 	MOVQ DX, R12
@@ -1031,6 +1098,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -1150,8 +1218,8 @@ TEXT ·nibblesF32AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
@@ -1187,23 +1255,20 @@ block:
 	PREFETCHT0 64(R11)(R10*1)
 	VMOVUPS 0(R11), Z2
 	VMOVUPS 64(R11), Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -1281,8 +1346,8 @@ TEXT ·nibblesDivideF32AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 	MOVL $0x00100001, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z23
@@ -1322,6 +1387,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -1403,8 +1469,8 @@ TEXT ·bytesF32AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 group:
 	MOVQ SI, R11
 	MOVQ DX, R12
@@ -1437,23 +1503,20 @@ block:
 	PREFETCHT0 64(R11)(R10*1)
 	VMOVUPS 0(R11), Z2
 	VMOVUPS 64(R11), Z3
+	VDIVPS Z29, Z3, Z7
 	// x times the inverse, and one step of correction by the remainder
 	VMULPS Z30, Z0, Z4
 	VMULPS Z30, Z1, Z5
 	VMULPS Z28, Z2, Z6
-	VMULPS Z28, Z3, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z1, Z9
 	VMOVAPS Z2, Z10
-	VMOVAPS Z3, Z11
 	VFNMADD231PS Z4, Z31, Z8
 	VFNMADD231PS Z5, Z31, Z9
 	VFNMADD231PS Z6, Z29, Z10
-	VFNMADD231PS Z7, Z29, Z11
 	VFMADD231PS Z8, Z30, Z4
 	VFMADD231PS Z9, Z30, Z5
 	VFMADD231PS Z10, Z28, Z6
-	VFMADD231PS Z11, Z28, Z7
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19
@@ -1529,8 +1592,8 @@ TEXT ·bytesDivideF32AVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS batch_qmin(DI), Z27
 	VBROADCASTSS batch_qmax(DI), Z22
 	VBROADCASTSS batch_magic(DI), Z21
-	VMOVDQU32 batch_narrow(DI), Z26
-	VMOVDQU32 batch_fourth(DI), Z20
+	VMOVDQU32 narrow<>(SB), Z26
+	VMOVDQU32 fourth<>(SB), Z20
 group:
 	MOVQ SI, R11
 	MOVQ DX, R12
@@ -1567,6 +1630,7 @@ block:
 	VDIVPS Z31, Z1, Z5
 	VDIVPS Z29, Z2, Z6
 	VDIVPS Z29, Z3, Z7
+	// x times the inverse, and one step of correction by the remainder
 	VFMADD231PS Z0, Z0, Z17
 	VFMADD231PS Z1, Z1, Z17
 	VFMADD231PS Z2, Z2, Z19

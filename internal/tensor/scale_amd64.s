@@ -101,6 +101,74 @@ TEXT ·scalesBF16(SB), NOSPLIT, $0-8
 	VPACKUSDW Y2, Y2, Y2
 	VPERMQ $0x08, Y2, Y2
 	VMOVDQU X2, batch_stored+16(DI)
+	VMOVDQU batch_absmax+64(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $16, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VPSRLD $16, Y2, Y3
+	VPAND Y8, Y3, Y3
+	VPADDD Y3, Y2, Y2
+	VPADDD Y7, Y2, Y2
+	VPSRLD $16, Y2, Y2
+	VPSLLD $16, Y2, Y2
+	VPMINUD Y6, Y2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $16, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+64(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+64(DI)
+	VPSRLD $16, Y2, Y2
+	VPACKUSDW Y2, Y2, Y2
+	VPERMQ $0x08, Y2, Y2
+	VMOVDQU X2, batch_stored+32(DI)
+	VMOVDQU batch_absmax+96(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $24, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VPSRLD $16, Y2, Y3
+	VPAND Y8, Y3, Y3
+	VPADDD Y3, Y2, Y2
+	VPADDD Y7, Y2, Y2
+	VPSRLD $16, Y2, Y2
+	VPSLLD $16, Y2, Y2
+	VPMINUD Y6, Y2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $24, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+96(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+96(DI)
+	VPSRLD $16, Y2, Y2
+	VPACKUSDW Y2, Y2, Y2
+	VPERMQ $0x08, Y2, Y2
+	VMOVDQU X2, batch_stored+48(DI)
 	MOVL R8, batch_bad(DI)
 	MOVL R9, batch_slow(DI)
 	VZEROUPPER
@@ -184,6 +252,62 @@ TEXT ·scalesF16(SB), NOSPLIT, $0-8
 	VMOVUPS Y3, batch_inv+32(DI)
 	VCVTPS2PH $0, Y2, X2
 	VMOVDQU X2, batch_stored+16(DI)
+	VMOVDQU batch_absmax+64(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $16, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VCVTPS2PH $0, Y2, X2
+	VPMINUW X6, X2, X2
+	VCVTPH2PS X2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $16, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+64(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+64(DI)
+	VCVTPS2PH $0, Y2, X2
+	VMOVDQU X2, batch_stored+32(DI)
+	VMOVDQU batch_absmax+96(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $24, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VCVTPS2PH $0, Y2, X2
+	VPMINUW X6, X2, X2
+	VCVTPH2PS X2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $24, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+96(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+96(DI)
+	VCVTPS2PH $0, Y2, X2
+	VMOVDQU X2, batch_stored+48(DI)
 	MOVL R8, batch_bad(DI)
 	MOVL R9, batch_slow(DI)
 	VZEROUPPER
@@ -259,6 +383,56 @@ TEXT ·scalesF32(SB), NOSPLIT, $0-8
 	VDIVPS Y2, Y10, Y3
 	VMOVUPS Y3, batch_inv+32(DI)
 	VMOVUPS Y2, batch_stored+32(DI)
+	VMOVDQU batch_absmax+64(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $16, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VPMINUD Y6, Y2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $16, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+64(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+64(DI)
+	VMOVUPS Y2, batch_stored+64(DI)
+	VMOVDQU batch_absmax+96(DI), Y0
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Y9, Y0, Y1
+	VMOVMSKPS Y1, AX
+	SHLL $24, AX
+	ORL AX, R8
+	VDIVPS Y15, Y0, Y2
+	VPMINUD Y6, Y2, Y2
+	// a scale of zero becomes tiny, or with no magnitude at all tiny^zero = epsilon
+	VPCMPEQD Y5, Y0, Y3
+	VPAND Y13, Y3, Y3
+	VPXOR Y14, Y3, Y3
+	VPCMPEQD Y5, Y2, Y4
+	VPAND Y4, Y3, Y3
+	VPOR Y3, Y2, Y2
+	VPCMPGTD Y2, Y12, Y3
+	VPCMPGTD Y11, Y2, Y4
+	VPOR Y4, Y3, Y3
+	VMOVMSKPS Y3, AX
+	SHLL $24, AX
+	ORL AX, R9
+	VMOVUPS Y2, batch_scale+96(DI)
+	VDIVPS Y2, Y10, Y3
+	VMOVUPS Y3, batch_inv+96(DI)
+	VMOVUPS Y2, batch_stored+96(DI)
 	MOVL R8, batch_bad(DI)
 	MOVL R9, batch_slow(DI)
 	VZEROUPPER

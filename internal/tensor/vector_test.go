@@ -41,7 +41,7 @@ func TestVectorShapes(t *testing.T) {
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(uint64(seed), 14))
-			for i := range 1200 {
+			for i := range 400 {
 				p := panel{d: d, scale: types[rng.IntN(3)], rows: 1 + rng.IntN(5), bits: 1 + i%8}
 				switch rng.IntN(8) {
 				case 0: // a group the vector code does not serve
@@ -70,10 +70,9 @@ func TestVectorAllPatterns(t *testing.T) {
 			t.Run(d.String()+"-"+scale.String(), func(t *testing.T) {
 				t.Parallel()
 				for _, bits := range []int{4, 8} {
-					// In the order of the patterns groups hold near values; a stride
-					// mixes magnitudes, and halves of the exponent range keep a group
-					// from being all but zero.
-					for _, stride := range []int{1, 32, 255, 4097} {
+					// In the order of the patterns a group holds near values; a stride
+					// mixes magnitudes.
+					for _, stride := range []int{1, 4097} {
 						p := panel{d: d, scale: scale, rows: 32, cols: 2048, group: 64, bits: bits}
 						p.src = make([]byte, p.rows*p.cols*2)
 						for i := range p.rows * p.cols {
@@ -96,7 +95,7 @@ func TestVectorQuotients(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(15, 16))
 			for _, bits := range []int{2, 3, 4, 5, 8} {
-				p := panel{d: d, rows: 64, cols: 512, group: 128, bits: bits}
+				p := panel{d: d, rows: 16, cols: 512, group: 128, bits: bits}
 				p.src = make([]byte, p.rows*p.cols*d.Size())
 				for _, p.scale = range []DType{BF16, F16, F32} {
 					for range 4 {

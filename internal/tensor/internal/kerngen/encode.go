@@ -31,6 +31,7 @@ func (v variant) function(s source, i isa) string {
 func encodeFile(i isa) file {
 	var t text
 	t.header()
+	tables(&t, i)
 	for _, s := range sources() {
 		absmax(&t, s, i)
 		for _, v := range variants() {
@@ -42,6 +43,29 @@ func encodeFile(i isa) file {
 		}
 	}
 	return file{i.file, t.String()}
+}
+
+// tables prints the constants of an instruction set.
+func tables(t *text, i isa) {
+	words := func(n int, f func(i int) uint32) []uint32 {
+		w := make([]uint32, n)
+		for i := range w {
+			w[i] = f(i)
+		}
+		return w
+	}
+	pairs := func(f func(i int) uint32) []uint32 { // of 16-bit numbers
+		return words(16, func(i int) uint32 { return f(2*i) | f(2*i+1)<<16 })
+	}
+	if i == avx512 {
+		t.table("widenLow", "Words 0-15 into both halves of doublewords.", pairs(func(i int) uint32 { return uint32(i / 2) }))
+		t.table("widenHigh", "Words 16-31 into both halves of doublewords.", pairs(func(i int) uint32 { return uint32(16 + i/2) }))
+		t.table("narrow", "The low words of 32 doublewords in two registers.", pairs(func(i int) uint32 { return uint32(2 * i) }))
+		t.table("fourth", "Every fourth doubleword.", words(16, func(i int) uint32 { return uint32(4 * i % 16) }))
+		return
+	}
+	t.table("order", "Undoes the order that packing within halves leaves.", words(8, func(i int) uint32 { return uint32(i/2 + i%2*4) }))
+	t.table("pair", "Bytes 1 and 16 in turn: two codes to a byte.", words(8, func(int) uint32 { return 0x10011001 }))
 }
 
 // absmax prints the largest magnitude of each group, as float32 bits. Magnitudes
@@ -102,9 +126,13 @@ func load(t *text, s source, from string, off int, reg string) {
 
 // registers names what quantize works on.
 type registers struct {
-	x, q, r           []string // elements, quotients, scratch; codes are left in r
-	e, p              []string // lane sums of each element register
-	scale, inv        []string
+	x, q, r    []string // elements, quotients, scratch; codes are left in r
+	e, p       []string // lane sums of each element register
+	scale, inv []string
+	// divided is the number of registers, the last ones, that are divided all the
+	// same: one in four keeps the divider busy beside the multipliers, and more
+	// would hold up processors that divide slowly.
+	divided           int
 	magic, qmin, qmax string
 }
 
@@ -112,8 +140,9 @@ type registers struct {
 // the lane sums. Steps are printed across the registers, not one register at a
 // time, so that independent work stands together.
 func quantize(t *text, v variant, g registers) {
-	each := func(format string, args ...func(i int) string) {
-		for i := range g.x {
+	// Register from to register to-1.
+	some := func(from, to int, format string, args ...func(i int) string) {
+		for i := from; i < to; i++ {
 			a := make([]any, len(args))
 			for j, f := range args {
 				a[j] = f(i)
@@ -121,19 +150,21 @@ func quantize(t *text, v variant, g registers) {
 			t.op(format, a...)
 		}
 	}
+	each := func(format string, args ...func(i int) string) { some(0, len(g.x), format, args...) }
 	of := func(s []string) func(int) string { return func(i int) string { return s[i] } }
 	one := func(s string) func(int) string { return func(int) string { return s } }
 	x, q, r, e, p := of(g.x), of(g.q), of(g.r), of(g.e), of(g.p)
 	scale, inv, magic := of(g.scale), of(g.inv), one(g.magic)
+	inverse := len(g.x) - g.divided // those before this one do without division
 	if v.divide {
-		each("VDIVPS %s, %s, %s", scale, x, q)
-	} else {
-		t.note("x times the inverse, and one step of correction by the remainder")
-		each("VMULPS %s, %s, %s", inv, x, q)
-		each("VMOVAPS %s, %s", x, r)
-		each("VFNMADD231PS %s, %s, %s", q, scale, r)
-		each("VFMADD231PS %s, %s, %s", r, inv, q)
+		inverse = 0
 	}
+	some(inverse, len(g.x), "VDIVPS %s, %s, %s", scale, x, q)
+	t.note("x times the inverse, and one step of correction by the remainder")
+	some(0, inverse, "VMULPS %s, %s, %s", inv, x, q)
+	some(0, inverse, "VMOVAPS %s, %s", x, r)
+	some(0, inverse, "VFNMADD231PS %s, %s, %s", q, scale, r)
+	some(0, inverse, "VFMADD231PS %s, %s, %s", r, inv, q)
 	each("VFMADD231PS %s, %s, %s", x, x, p)
 	if v.divide {
 		each("VMAXPS %s, %s, %s", one(g.qmin), q, q)
@@ -168,12 +199,12 @@ func prefetch(t *text, s source, from string) {
 func encode512(t *text, s source, v variant) {
 	encodeBegin(t, s, v, avx512)
 	t.op("VBROADCASTSS batch_qmin(DI), Z27; VBROADCASTSS batch_qmax(DI), Z22; VBROADCASTSS batch_magic(DI), Z21")
-	t.op("VMOVDQU32 batch_narrow(DI), Z26; VMOVDQU32 batch_fourth(DI), Z20")
+	t.op("VMOVDQU32 narrow<>(SB), Z26; VMOVDQU32 fourth<>(SB), Z20")
 	if v.nibbles {
 		t.broadcast(0x00100001, "Z23")
 	}
 	if s.name == "BF16" {
-		t.op("VMOVDQU32 batch_widen(DI), Z24; VMOVDQU32 batch_widen+64(DI), Z25; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
+		t.op("VMOVDQU32 widenLow<>(SB), Z24; VMOVDQU32 widenHigh<>(SB), Z25; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
 	}
 	t.label("group")
 	t.op("MOVQ SI, R11; MOVQ DX, R12; MOVQ R8, R13; CMPQ CX, $1; JEQ single")
@@ -201,7 +232,7 @@ func encode512(t *text, s source, v variant) {
 		x: []string{"Z0", "Z1", "Z2", "Z3"}, q: []string{"Z4", "Z5", "Z6", "Z7"}, r: []string{"Z8", "Z9", "Z10", "Z11"},
 		e: []string{"Z16", "Z16", "Z18", "Z18"}, p: []string{"Z17", "Z17", "Z19", "Z19"},
 		scale: []string{"Z31", "Z31", "Z29", "Z29"}, inv: []string{"Z30", "Z30", "Z28", "Z28"},
-		magic: "Z21", qmin: "Z27", qmax: "Z22",
+		divided: 1, magic: "Z21", qmin: "Z27", qmax: "Z22",
 	})
 	for g, to := range []string{"DX", "R12"} {
 		lo, hi := 8+2*g, 9+2*g
@@ -255,14 +286,14 @@ func encode256(t *text, s source, v variant) {
 		quantize(t, v, registers{
 			x: []string{"Y0", "Y1"}, q: []string{"Y2", "Y3"}, r: []string{"Y4", "Y5"},
 			e: []string{"Y8", "Y9"}, p: []string{"Y10", "Y11"},
-			scale: []string{"Y12", "Y12"}, inv: []string{"Y13", "Y13"}, magic: "Y14", qmin: "batch_qmin(DI)", qmax: "batch_qmax(DI)",
+			scale: []string{"Y12", "Y12"}, inv: []string{"Y13", "Y13"}, divided: 1 - h, magic: "Y14", qmin: "batch_qmin(DI)", qmax: "batch_qmax(DI)",
 		})
 		t.op("VPAND Y15, Y4, Y4; VPAND Y15, Y5, Y5; VPACKUSDW Y5, Y4, Y%d", 6+h)
 	}
 	t.note("packing works in halves: put the runs of four bytes in order")
-	t.op("VPACKUSWB Y7, Y6, Y6; VMOVDQU batch_order(DI), Y7; VPERMD Y6, Y7, Y6")
+	t.op("VPACKUSWB Y7, Y6, Y6; VMOVDQU order<>(SB), Y7; VPERMD Y6, Y7, Y6")
 	if v.nibbles {
-		t.op("VPMADDUBSW batch_pair(DI), Y6, Y6; VPACKUSWB Y6, Y6, Y6; VPERMQ $0x08, Y6, Y6; VMOVDQU X6, (DX)")
+		t.op("VPMADDUBSW pair<>(SB), Y6, Y6; VPACKUSWB Y6, Y6, Y6; VPERMQ $0x08, Y6, Y6; VMOVDQU X6, (DX)")
 	} else {
 		t.op("VMOVDQU Y6, (DX)")
 	}

@@ -1,7 +1,7 @@
 package main
 
-// scaleFile prints the middle step: 16 largest magnitudes to 16 scales. It is
-// AVX2 code for both instruction sets, since it runs once for 16 groups.
+// scaleFile prints the middle step: 32 largest magnitudes to 32 scales. It is
+// AVX2 code for both instruction sets, since it runs once for 32 groups.
 func scaleFile() file {
 	var t text
 	t.header()
@@ -22,7 +22,7 @@ func scaleFile() file {
 			t.op("VMOVDQA Y9, Y6")
 		}
 		t.op("XORL R8, R8; XORL R9, R9; VPXOR Y5, Y5, Y5")
-		for h := range 2 {
+		for h := range 4 {
 			off := 32 * h
 			t.op("VMOVDQU batch_absmax+%d(DI), Y0", off)
 			t.note("not finite: the bits are above those of the largest number")
@@ -64,7 +64,7 @@ func widenFile() file {
 	t.WriteString("\n// func widenBF16AVX2(dst *float32, src *byte, blocks int)\n//\n// Converts blocks runs of 32 elements.\nTEXT ·widenBF16AVX2(SB), NOSPLIT, $0-24\n")
 	t.op("MOVQ dst+0(FP), DI; MOVQ src+8(FP), SI; MOVQ blocks+16(FP), CX")
 	t.label("next")
-	t.op("PREFETCHT0 1024(SI)")
+	t.op("PREFETCHT0 4096(SI)")
 	for i := range 4 {
 		t.op("VPMOVZXWD %d(SI), Y%d", 16*i, i)
 	}

@@ -48,6 +48,15 @@ func (t *text) header() {
 	t.WriteString(generated + "#include \"textflag.h\"\n#include \"go_asm.h\"\n")
 }
 
+// table prints a constant of 32-bit words that is private to the file.
+func (t *text) table(name, comment string, words []uint32) {
+	fmt.Fprintf(t, "\n// %s\n", comment)
+	for i, w := range words {
+		fmt.Fprintf(t, "DATA %s<>+%d(SB)/4, $0x%08x\n", name, 4*i, w)
+	}
+	fmt.Fprintf(t, "GLOBL %s<>(SB), RODATA|NOPTR, $%d\n", name, 4*len(words))
+}
+
 // begin opens a function that takes a pointer to a batch, left in DI.
 func (t *text) begin(name, comment string) {
 	fmt.Fprintf(t, "\n// func %s(b *batch)\n//\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, comment, name)
