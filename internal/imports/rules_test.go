@@ -36,10 +36,12 @@ func layers() []layer {
 		{"internal/queue/...", []string{"internal/task"}, "the queue moves tasks, and does not know what they do"},
 		{"worker/...", below("worker/..."), "a worker pulls and handles tasks; the plan is the coordinator's"},
 		{"coordinator/...", below("coordinator/..."), "a coordinator plans and watches; it runs no task itself"},
-		{"internal/local/...", below("worker/...", "coordinator/..."), "one process holds a whole fleet here; it adds no decisions of its own"},
+		{"internal/verify/...", []string{"compress/...", "shard/...", "objstore/...", "internal/tensor", "internal/task", "internal/operation", "coordinator"},
+			"a result is verified from its files and its source, without a fleet"},
+		{"internal/local/...", below("worker/...", "coordinator/...", "internal/verify"), "one process holds a whole fleet here; it adds no decisions of its own"},
 		{"internal/verify/...", below("internal/verify/...", "coordinator/..."), "a result is checked by planning it again"},
 		{"cmd/...", []string{"..."}, "a command puts everything together"},
-		{"tools/...", below("internal/story", "internal/local"), "a tool is a program of its own, beside the command"},
+		{"tools/...", below("internal/story", "internal/local", "internal/verify", "testdata/..."), "a tool is a program of its own, beside the command"},
 	}
 }
 
