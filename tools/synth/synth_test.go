@@ -207,7 +207,8 @@ func TestSameBytes(t *testing.T) {
 		}
 		return sha256.Sum256(text)
 	}
-	if digest() != digest() {
+	first, second := digest(), digest()
+	if first != second {
 		t.Error("two runs differ")
 	}
 }
