@@ -87,7 +87,7 @@ func TestFMA32Random(t *testing.T) {
 		}
 		return math.Float32frombits(rng.Uint32())
 	}
-	for range 200_000 {
+	for range 100_000 {
 		x, y := pick(), pick()
 		z := pick()
 		switch rng.IntN(3) {

@@ -54,7 +54,7 @@ type batch struct {
 	bad, slow  uint32  // groups that are not finite; that need a division
 
 	absmax     [batchGroups]uint32 // float32 bits
-	scale, inv [batchGroups]float32
+	scale, inv [batchGroups]float32 //nolint:unused // the assembly writes and reads them
 	sums       [batchGroups + 1][2]float32 // of errors and of powers; one to spare
 	stored     [4 * batchGroups]byte
 

@@ -105,9 +105,10 @@ func TestVectorQuotients(t *testing.T) {
 							if rng.IntN(4) == 0 {
 								top = rng.Uint32() & 0x7fffffff
 							}
-							if d == F16 {
+							switch d {
+							case F16:
 								top = rng.Uint32() & 0x7fff
-							} else if d == BF16 {
+							case BF16:
 								top >>= 16
 							}
 							for i := range p.group {
