@@ -53,8 +53,8 @@ type batch struct {
 	low, high  uint32  // bits of the scales that the inverse serves
 	bad, slow  uint32  // groups that are not finite; that need a division
 
-	absmax     [batchGroups]uint32 // float32 bits
-	scale, inv [batchGroups]float32 //nolint:unused // the assembly writes and reads them
+	absmax     [batchGroups]uint32         // float32 bits
+	scale, inv [batchGroups]float32        //nolint:unused // the assembly writes and reads them
 	sums       [batchGroups + 1][2]float32 // of errors and of powers; one to spare
 	stored     [4 * batchGroups]byte
 
@@ -78,6 +78,10 @@ type batch struct {
 //
 // A smaller |x/s| gives |q| < 1/2 by the same bounds, and the code of zero. F32
 // scales have too many bits for the second point, and always divide.
+//
+// These kernels have no lower clamp either: a scale that is normal and was not
+// replaced is within 2^-8 of absmax/half, so |x/s| < half*(1+2^-7.9), which never
+// rounds below qmin. Subnormal and replaced scales divide too.
 const (
 	inverseLow  = 0x0d800000 // 2^-100
 	inverseHigh = 0x71800000 // 2^100
