@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -55,6 +54,9 @@ type PlanOptions struct {
 // NewPlan decides what to do with every tensor. It is pure: the same arguments
 // give the same plan, and it refuses what can never work before anything runs.
 func NewPlan(m *shard.Manifest, r *recipe.Recipe, o PlanOptions) (*Plan, error) {
+	if err := m.CheckSource(); err != nil {
+		return nil, err
+	}
 	p := &Plan{Manifest: m, Recipe: r, Format: r.Format()}
 	pl := &planner{plan: p, options: o, byTensor: map[string][]int{}}
 	if err := pl.choose(); err != nil {
@@ -91,12 +93,8 @@ func (pl *planner) choose() error {
 		all[i] = al
 		pl.byTensor[l.Tensor] = append(pl.byTensor[l.Tensor], i)
 	}
-	var errs []error
-	for _, miss := range r.Unmatched(all) {
-		errs = append(errs, miss.Err)
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	if err := unmatched(r.Unmatched(all)); err != nil {
+		return err
 	}
 	for i := range all {
 		sel, ok, err := r.Select(all[i])
@@ -119,6 +117,18 @@ func (pl *planner) choose() error {
 		return fmt.Errorf("plan: %w: the recipe selects none of the checkpoint's %d linears", compress.ErrInvalid, len(all))
 	}
 	return nil
+}
+
+// unmatched makes one sentence of the recipe's patterns that match nothing.
+func unmatched(misses []recipe.Miss) error {
+	if len(misses) == 0 {
+		return nil
+	}
+	err := misses[0].Err
+	for _, miss := range misses[1:] {
+		err = fmt.Errorf("%w; %w", err, miss.Err)
+	}
+	return fmt.Errorf("%w (shardpress inspect --tensors lists what the model has)", err)
 }
 
 // piece is one item with what it reads.
@@ -218,7 +228,11 @@ func (pl *planner) pieces(t shard.Tensor) ([]piece, error) {
 			if err != nil {
 				return nil, err
 			}
-			pl.packed = append(pl.packed, operation.Quantized(operation.EncodedLayout{Linear: l, Layout: lay}))
+			q := operation.Quantized(operation.EncodedLayout{Linear: l, Layout: lay})
+			if q.Scheme.Activations, err = activations(l, sel); err != nil {
+				return nil, err
+			}
+			pl.packed = append(pl.packed, q)
 		} else {
 			zero := 0
 			pc.item.Cast = &zero
@@ -342,6 +356,18 @@ func (pl *planner) finish() error {
 	config, err := shard.OutputConfig(pl.options.Config, quantization)
 	p.Config = config
 	return err
+}
+
+// activations is what the engine is to do with a linear's inputs.
+func activations(l shard.Linear, sel *recipe.Selection) (shard.Activations, error) {
+	switch a := sel.Activations; {
+	case a == nil:
+		return shard.ActivationsKept, nil
+	case a.Bits == 8:
+		return shard.ActivationsInt8Token, nil
+	default:
+		return "", fmt.Errorf("linear %s: activations of %d bits: %w: engines run 8", l.Name, a.Bits, compress.ErrInvalid)
+	}
 }
 
 // fileName is the name of a weight file, as loaders expect it.
