@@ -54,7 +54,12 @@ func (b *Broker) Connect() (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded broker: %w", err)
 	}
-	return open(nc)
+	q, err := open(nc)
+	if err != nil {
+		return nil, err
+	}
+	q.embedded = true
+	return q, nil
 }
 
 // Close stops the broker. What was published stays in its directory.

@@ -43,6 +43,8 @@ type Queue struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	wake   chan struct{}
+	// embedded says that the broker lives and dies with this process.
+	embedded bool
 
 	mu        sync.Mutex
 	consumers map[Cell]jetstream.Consumer
@@ -88,6 +90,9 @@ func (q *Queue) Setup(ctx context.Context, classes ...string) error {
 				MaxDeliver:    -1,
 				MaxAckPending: 20_000,
 				MaxWaiting:    4096,
+				// What was delivered and not acknowledged is of no use to anybody after
+				// an embedded broker's end (Clear), so it need not be on disk.
+				MemoryStorage: q.embedded,
 			})
 			if err != nil {
 				return fmt.Errorf("create consumer %s: %w", cell.durable(), err)
