@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -140,7 +141,14 @@ func fits(plan *coordinator.Plan, memory int64) error {
 
 // fleet starts broker and workers, runs the plan and stops them.
 func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator.Plan, store, out objstore.Bucket) (*coordinator.Outcome, error) {
-	broker, err := queue.StartEmbedded(filepath.Join(j.Store, ".queue"))
+	// This process is the only one that works from this broker, whose state is worth
+	// nothing beside the store's: what a killed process held would otherwise come back
+	// only after the acknowledgement time.
+	dir := filepath.Join(j.Store, ".queue")
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("clear queue: %w", err)
+	}
+	broker, err := queue.StartEmbedded(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -150,10 +158,6 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 		return nil, err
 	}
 	defer q.Close()
-	// This process is the only one that works from this broker.
-	if err := q.Clear(ctx); err != nil {
-		return nil, err
-	}
 	if err := q.Setup(ctx, operation.ClassF32); err != nil {
 		return nil, err
 	}

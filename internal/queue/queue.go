@@ -114,17 +114,6 @@ func (q *Queue) Setup(ctx context.Context, classes ...string) error {
 	return nil
 }
 
-// Clear forgets every queued task and delivery. The owner of an embedded broker
-// calls it at start: nobody else works from that queue, and what a killed
-// process held would otherwise come back only after the acknowledgement time.
-func (q *Queue) Clear(ctx context.Context) error {
-	err := q.js.DeleteStream(ctx, streamName)
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("clear stream %s: %w", streamName, err)
-	}
-	return nil
-}
-
 // Publish queues a task. It returns ErrOutstanding when the task is queued or in
 // flight already.
 func (q *Queue) Publish(ctx context.Context, m *task.Message) error {

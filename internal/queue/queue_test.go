@@ -136,15 +136,6 @@ func TestGivenBackTaskComesAgainAndSurvivesRestart(t *testing.T) {
 	if out, err := q.Outstanding(ctx); err != nil || !out[task.ID{7}] {
 		t.Fatalf("after a restart the task is gone: %v, %v", out, err)
 	}
-	if err := q.Clear(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.Setup(ctx, class); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := q.Outstanding(ctx); err != nil || len(out) != 0 {
-		t.Errorf("after Clear: %v, %v", out, err)
-	}
 }
 
 func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
