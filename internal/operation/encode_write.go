@@ -214,13 +214,17 @@ func (j *encodeJob) encode(ctx context.Context, out io.Writer, p part) error {
 // encodeLinear encodes an item's linear, writes the codes if somebody wants them
 // and puts scales and zero points aside.
 func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int, x EncodedLayout) error {
-	keep := &aside{}
 	index := map[string]int{}
 	for i, c := range x.Layout.Components {
 		index[c.Name] = i
 	}
 	zeros, asymmetric := index[compress.ComponentZeros]
 	scale := x.Layout.Components[index[compress.ComponentScales]]
+	// At their full size at once: growing would leave twice as much behind as garbage.
+	keep := &aside{scales: make([]byte, 0, scale.Bytes())}
+	if asymmetric {
+		keep.zeros = make([]byte, 0, x.Layout.Components[zeros].Bytes())
+	}
 	var unpacked []byte
 	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
 		if !scale.Whole || e.Row == 0 { // every panel carries a whole component in full
