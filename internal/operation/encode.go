@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/shardpress/shardpress/compress"
@@ -143,7 +144,36 @@ func ParseEncodeParams(raw json.RawMessage) (*EncodeParams, error) {
 	if err := unmarshalStrict(raw, &p); err != nil {
 		return nil, fmt.Errorf("parameters of %s: %w: %w", EncodeOp, task.ErrInvalid, err)
 	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("parameters of %s: %w: %w", EncodeOp, task.ErrInvalid, err)
+	}
 	return &p, nil
+}
+
+// maxDimension bounds rows and columns, so that products of two fit an int64.
+const maxDimension = 1 << 31
+
+// check refuses numbers that nothing may be computed from. Whether a linear lies
+// inside its tensor is checked by whoever reads it.
+func (p *EncodeParams) check() error {
+	elements := map[string]int64{}
+	for _, t := range p.Tensors {
+		n, ok := shard.TensorSpec{Name: t.Name, DType: t.DType, Shape: t.Shape}.Bytes()
+		if !ok || n != t.Length || t.Offset < 0 || t.Offset > math.MaxInt64-n || t.File < 0 {
+			return fmt.Errorf("tensor %q: %s %v at %d+%d of file %d", t.Name, t.DType, t.Shape, t.Offset, t.Length, t.File)
+		}
+		if _, twice := elements[t.Name]; twice {
+			return fmt.Errorf("tensor %q is listed twice", t.Name)
+		}
+		elements[t.Name] = n / t.DType.Size()
+	}
+	for _, l := range p.Linears {
+		n, ok := elements[l.Tensor]
+		if !ok || l.Rows < 1 || l.Cols < 1 || l.Rows > maxDimension || l.Cols > maxDimension || l.Rows*l.Cols > n {
+			return fmt.Errorf("linear %q: %d × %d of tensor %q", l.Name, l.Rows, l.Cols, l.Tensor)
+		}
+	}
+	return nil
 }
 
 // manifest is the part of the source's manifest that the task needs.

@@ -212,6 +212,9 @@ func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayou
 		}
 		out.Encoded = append(out.Encoded, x)
 	}
+	if len(t.Shape) != 2 && len(t.Shape) != 3 || t.Length == 0 {
+		return fmt.Errorf("parameters of %s: %w: tensor %s of shape %v cannot be rebuilt", EncodeOp, task.ErrInvalid, t.Name, t.Shape)
+	}
 	out.Tensors = []shard.TensorSpec{{Name: t.Name, DType: t.DType, Shape: t.Shape}}
 	l.SourceBytes += t.Length
 	matrix := t.Length
