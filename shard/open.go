@@ -91,6 +91,10 @@ func (m *Manifest) complete(ctx context.Context, dir string, index *Index, conf 
 // weightFiles finds the files of weights. index is nil when there is none.
 func weightFiles(path string) (dir string, names []string, index *Index, err error) {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: %w; give a directory with %s or %s",
+			path, ErrMissing, fs.ErrNotExist, WeightsName, IndexName)
+	}
 	if err != nil {
 		return "", nil, nil, fmt.Errorf("open checkpoint: %w; give a directory with %s or %s", err, WeightsName, IndexName)
 	}

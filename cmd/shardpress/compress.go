@@ -44,6 +44,9 @@ same time.`,
 			if err := fleet.apply(j); err != nil {
 				return err
 			}
+			if err := newFile("--report", report); err != nil {
+				return err
+			}
 			j.Out, j.NoReuse, j.Overwrite, j.Log = out, noReuse, overwrite, newLogger(c.ErrOrStderr())
 			return compress1(c, j, asJSON, report)
 		},
@@ -88,7 +91,7 @@ func compress1(c *cobra.Command, j *local.Job, asJSON bool, reportFile string) e
 			return err
 		}
 		if err := os.WriteFile(reportFile, append(b, '\n'), 0o644); err != nil { //nolint:gosec // a report is for everybody
-			return fmt.Errorf("write report: %w", err)
+			return fmt.Errorf("--report: %w; the result itself is complete", err)
 		}
 	}
 	if asJSON {

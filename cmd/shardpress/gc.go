@@ -25,6 +25,9 @@ their room on the disk becomes free when they are removed too.`,
   shardpress gc --store ./.shardpress --older-than 0s`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if age < 0 {
+				return &usageError{fmt.Errorf("--older-than %s: want an age that is not negative", age)}
+			}
 			got, err := local.Collect(c.Context(), store, age, dry)
 			if err != nil {
 				return err

@@ -76,10 +76,29 @@ func loadRecipe(name string, set []string) (*recipe.Recipe, error) {
 			return nil, &usageError{fmt.Errorf("--set %s: want key=value", kv)}
 		}
 		if err := r.Set(strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
-			return nil, fmt.Errorf("--set %s: %w", kv, err)
+			return nil, fmt.Errorf("--%w", err) // "--set group=32: ..."
 		}
 	}
 	return r, r.Validate()
+}
+
+// newFile says whether a file could be written to path, before the work that it is
+// to tell of.
+func newFile(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return &usageError{fmt.Errorf("%s %s: is a directory: name a file", flag, path)}
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err == nil && !info.IsDir() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return &usageError{fmt.Errorf("%s %s: there is no directory %s: make it first", flag, path, filepath.Dir(path))}
+	}
+	return nil
 }
 
 // fleetFlags are the flags that say who does the work.

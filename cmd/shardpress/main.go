@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -40,7 +42,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := known(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return 0
 	}
@@ -55,7 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUnverified
 	case errors.As(err, &usage), errors.Is(err, compress.ErrInvalid), errors.Is(err, task.ErrInvalid),
 		errors.Is(err, shard.ErrMalformed), errors.Is(err, shard.ErrMissing), errors.Is(err, shard.ErrDuplicate),
-		errors.Is(err, shard.ErrUnsupported), errors.Is(err, shard.ErrFused):
+		errors.Is(err, shard.ErrUnsupported), errors.Is(err, shard.ErrFused), errors.Is(err, objstore.ErrRoot):
 		return exitInvalid
 	}
 	return exitFailed
@@ -86,7 +91,6 @@ best by default; the bytes are the same with all of them).`,
   shardpress verify --model ./Llama-3.1-8B ./Llama-3.1-8B-w4a16`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
@@ -98,14 +102,37 @@ best by default; the bytes are the same with all of them).`,
 	return root
 }
 
-// wrapArgs makes wrong arguments usage errors.
+// known refuses commands that there are none of, which cobra answers with help or
+// several lines.
+func known(root *cobra.Command, args []string) error {
+	root.SuggestionsMinimumDistance = 2
+	if _, _, err := root.Find(args); err == nil {
+		return nil
+	}
+	for _, name := range args {
+		if strings.HasPrefix(name, "-") {
+			continue
+		}
+		if near := root.SuggestionsFor(name); len(near) > 0 {
+			return &usageError{fmt.Errorf("unknown command %q: did you mean %s? (see %s --help)", name, near[0], root.Name())}
+		}
+		return &usageError{fmt.Errorf("unknown command %q (see %s --help)", name, root.Name())}
+	}
+	return nil
+}
+
+// wrapArgs makes wrong arguments and missing flags usage errors.
 func wrapArgs(c *cobra.Command) {
 	check := c.Args
 	if check == nil {
 		check = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
+		err := check(c, args)
+		if err == nil {
+			err = c.ValidateRequiredFlags()
+		}
+		if err != nil {
 			return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 		}
 		return nil

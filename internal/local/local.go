@@ -86,13 +86,10 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 	if err := fits(plan, j.Memory); err != nil {
 		return nil, err
 	}
-	if j.Planned != nil {
-		j.Planned(plan)
-	}
 	if j.Store == "" {
 		j.Store = DefaultStore(j.Out)
 	}
-	if err := apart(j, ck.Location()); err != nil {
+	if err := preflight(ctx, j, ck.Location(), plan); err != nil {
 		return nil, err
 	}
 	store, err := objstore.CreateDir(j.Store)
@@ -111,8 +108,8 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 	if complete {
 		return nil, fmt.Errorf("%s: %w", j.Out, ErrComplete)
 	}
-	if err := room(ctx, j, store, plan); err != nil {
-		return nil, err
+	if j.Planned != nil {
+		j.Planned(plan)
 	}
 	outcome, err := j.fleet(ctx, ck, plan, store, out)
 	if err != nil {
@@ -133,7 +130,7 @@ func fits(plan *coordinator.Plan, memory int64) error {
 			return err
 		}
 		if cell.Memory > memory {
-			return fmt.Errorf("the task of %s needs a memory class of %d MiB, --memory allows %d MiB: raise it", u.File, cell.Memory>>20, memory>>20)
+			return compress.Invalidf("the task of %s needs a memory class of %d MiB, --memory allows %d MiB: raise it", u.File, cell.Memory>>20, memory>>20)
 		}
 	}
 	return nil
