@@ -206,6 +206,14 @@ func packedRows(plain, packed, cols, bits int) (rowBytes int, err error) {
 // ZerosToInt8 turns offset-binary bytes into signed ones. dst may be zeros.
 func ZerosToInt8(dst, zeros []byte, bits int) {
 	half := byte(1) << (bits - 1)
+	const top = 0x8080808080808080
+	eight := uint64(half) * 0x0101010101010101
+	for len(zeros) >= 8 {
+		// Eight bytes at a time: with the top bits set aside no byte borrows from the next.
+		z := binary.LittleEndian.Uint64(zeros)
+		binary.LittleEndian.PutUint64(dst, ((z|top)-(eight&^top))^((z^^eight)&top))
+		dst, zeros = dst[8:], zeros[8:]
+	}
 	for i, z := range zeros {
 		dst[i] = z - half
 	}
