@@ -25,8 +25,20 @@ type Queue interface {
 	Notices(ctx context.Context) (<-chan *task.Notice, error)
 }
 
-// reconcileEvery bounds how long lost news can delay a run.
-const reconcileEvery = 5 * time.Second
+// The run compares what it waits for with queue and store from time to time: soon
+// after something went wrong, then ever more seldom. The longest pause bounds how
+// long lost news can delay a run.
+const (
+	reconcileSoon  = 50 * time.Millisecond
+	reconcileEvery = 5 * time.Second
+)
+
+// pinEvery is how often a run that goes on renews its pin. PinExpires is the age
+// from which a pin is one of a run that died.
+const (
+	pinEvery   = time.Minute
+	PinExpires = 15 * time.Minute
+)
 
 // maxOutstanding bounds the tasks of a run that are queued or in flight, so that a
 // run of 100 000 tasks neither fills the queue nor starves other runs.
@@ -125,6 +137,10 @@ type driver struct {
 	index   map[task.ID]int  // into Plan.Units
 	fresh   map[task.ID]bool // finished in this run, by this process's own eyes
 	busy    int              // effects under way
+
+	check  *time.Timer   // when to reconcile
+	pause  time.Duration // before the next time
+	pinned time.Time     // when the pin was renewed, by this machine's clock
 }
 
 func (d *driver) tell(u Update) {
@@ -152,8 +168,9 @@ func (d *driver) drive(ctx context.Context) error {
 	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
 	d.state = NewState(d.Plan.IDs(), maxOutstanding)
 
-	tick := time.NewTicker(reconcileEvery)
-	defer tick.Stop()
+	d.pause = reconcileSoon
+	d.check = time.NewTimer(d.pause)
+	defer d.check.Stop()
 	effects := d.state.Step(Started{Results: results})
 	for {
 		done, err := d.act(work, effects)
@@ -174,8 +191,10 @@ func (d *driver) drive(ctx context.Context) error {
 				continue
 			}
 			effects = d.notice(work, n)
-		case <-tick.C:
+		case <-d.check.C:
 			effects = d.reconcile(work)
+			d.pause = min(2*d.pause, reconcileEvery)
+			d.check.Reset(d.pause)
 		}
 	}
 }
@@ -240,10 +259,19 @@ func (d *driver) publish(ctx context.Context, p Publish) error {
 		ID: u.ID, Run: d.outcome.Run, Class: operation.ClassF32, Memory: u.Layout.Memory,
 		Location: d.Location, Files: u.Files, Repair: p.Repair,
 	})
-	if err != nil && !errors.Is(err, queue.ErrOutstanding) {
-		return err
+	if errors.Is(err, queue.ErrOutstanding) {
+		// Queued already, or its last delivery is just being removed from the queue:
+		// then nobody has it, and nobody will say so.
+		d.soon()
+		return nil
 	}
-	return nil
+	return err
+}
+
+// soon has the run reconciled shortly.
+func (d *driver) soon() {
+	d.pause = reconcileSoon
+	d.check.Reset(d.pause)
 }
 
 // notice turns a hint from the queue into an event, by looking at the store.
@@ -260,17 +288,15 @@ func (d *driver) notice(ctx context.Context, n *task.Notice) []Effect {
 		if n.Failure == nil || n.Failure.ID != n.ID {
 			return nil
 		}
-		d.outcome.Failures++
-		d.tell(Update{Kind: UpdateFailed, Unit: i, Task: n.ID.Short(), Worker: n.Worker, Message: n.Failure.Message})
-		return d.state.Step(Failed{Failure: *n.Failure})
+		return d.failed(n.Failure)
 	case task.Done:
 		return d.look(ctx, n.ID)
 	}
 	return nil
 }
 
-// look reads a task's result. If there is none that can be read the task is
-// published again.
+// look reads a task's result. A queued task that has none, or still has the one
+// whose bytes were lost, is published again: it is no longer in the queue.
 func (d *driver) look(ctx context.Context, id task.ID) []Effect {
 	r, err := d.result(ctx, id)
 	if err != nil {
@@ -287,13 +313,21 @@ func (d *driver) look(ctx context.Context, id task.ID) []Effect {
 			d.tell(Update{Kind: UpdateDone, Unit: d.index[id], Task: id.Short(), Worker: r.Worker})
 		}
 	}
+	if len(effects) == 0 {
+		return d.state.Step(Missing{ID: id})
+	}
 	return effects
 }
 
 // reconcile makes good what was lost on the way: it compares what should be
 // outstanding with the queue and the store. A task leaves the queue only after its
-// commit, so asking the queue first misses none.
+// commit, or after its failure was stored, so asking the queue first misses none.
 func (d *driver) reconcile(ctx context.Context) []Effect {
+	if time.Since(d.pinned) >= pinEvery {
+		if err := d.pin(ctx); err != nil {
+			d.Log.Warn("run not pinned", "err", err)
+		}
+	}
 	outstanding, err := d.Queue.Outstanding(ctx)
 	if err != nil {
 		d.Log.Warn("queue does not answer", "err", err)
@@ -301,9 +335,51 @@ func (d *driver) reconcile(ctx context.Context) []Effect {
 	}
 	var effects []Effect
 	for _, id := range d.state.Queued() {
-		if !outstanding[id] {
-			effects = append(effects, d.look(ctx, id)...)
+		if outstanding[id] {
+			continue
 		}
+		found, err := d.failures(ctx, id)
+		if err != nil {
+			d.Log.Warn("store does not answer", "err", err)
+		}
+		if len(found) > 0 {
+			effects = append(effects, found...)
+			continue
+		}
+		effects = append(effects, d.look(ctx, id)...)
+	}
+	return effects
+}
+
+// failures reads those attempts at a task in this run that failed. The news of
+// most of them has come already, and the state knows them.
+func (d *driver) failures(ctx context.Context, id task.ID) ([]Effect, error) {
+	for info, err := range d.Store.List(ctx, task.FailurePrefix(d.outcome.Run, id)) {
+		if err != nil {
+			return nil, fmt.Errorf("list failures of task %s: %w", id.Short(), err)
+		}
+		b, err := readObject(ctx, d.Store, info.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read failure of task %s: %w", id.Short(), err)
+		}
+		f, err := task.ParseFailure(id, b)
+		if err != nil {
+			d.Log.Warn("failure is damaged and counts as absent", "task", id.Short(), "err", err)
+			continue
+		}
+		if effects := d.failed(f); len(effects) > 0 {
+			return effects, nil
+		}
+	}
+	return nil, nil
+}
+
+// failed notes the failure of an attempt, once.
+func (d *driver) failed(f *task.Failure) []Effect {
+	effects := d.state.Step(Failed{Failure: *f})
+	if len(effects) > 0 {
+		d.outcome.Failures++
+		d.tell(Update{Kind: UpdateFailed, Unit: d.index[f.ID], Task: f.ID.Short(), Worker: f.Worker, Message: f.Message})
 	}
 	return effects
 }
@@ -374,32 +450,48 @@ func (d *driver) assemble(ctx context.Context, results []*task.Result) Event {
 	}
 }
 
+// Names of a run's objects below runs/<run>/ that others read.
+const (
+	PinName  = "pin"
+	PlanName = "plan.json"
+)
+
+// plannedUnit is a unit as a run's plan.json lists it.
+type plannedUnit struct {
+	Task   task.ID `json:"task"`
+	File   string  `json:"file"`
+	Source int64   `json:"source_bytes"`
+	Result int64   `json:"result_bytes"`
+	Memory int64   `json:"memory"`
+}
+
 // open writes what the run is about to do.
 func (d *driver) open(ctx context.Context) error {
-	type unit struct {
-		Task   task.ID `json:"task"`
-		File   string  `json:"file"`
-		Source int64   `json:"source_bytes"`
-		Result int64   `json:"result_bytes"`
-		Memory int64   `json:"memory"`
+	if err := d.pin(ctx); err != nil { // first, so that the plan is never without it
+		return err
 	}
-	units := make([]unit, len(d.Plan.Units))
+	units := make([]plannedUnit, len(d.Plan.Units))
 	for i, u := range d.Plan.Units {
-		units[i] = unit{u.ID, u.File, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory}
+		units[i] = plannedUnit{u.ID, u.File, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory}
 	}
 	for _, doc := range []struct {
 		name  string
 		value any
 	}{
-		{"pin", map[string]any{"state": "running"}},
 		{"spec.json", d.Request},
-		{"plan.json", units},
+		{PlanName, units},
 	} {
 		if err := d.putJSON(ctx, doc.name, doc.value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// pin keeps what the run's plan names from being collected.
+func (d *driver) pin(ctx context.Context) error {
+	d.pinned = time.Now()
+	return d.putJSON(ctx, PinName, map[string]any{"state": "running"})
 }
 
 // record writes how the run ended, and unpins it.
@@ -413,7 +505,7 @@ func (d *driver) record(ctx context.Context, err error) error {
 		Error   string `json:"error,omitempty"`
 		Outcome `json:"outcome"`
 	}{state, message, d.outcome})
-	return errors.Join(perr, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/pin"))
+	return errors.Join(perr, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/"+PinName))
 }
 
 func (d *driver) putJSON(ctx context.Context, name string, v any) error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/shardpress/shardpress/internal/queue"
@@ -72,6 +73,12 @@ func (w *Worker) committed(ctx context.Context, id task.ID) (*task.Result, error
 	return r, nil
 }
 
+// commitError is an error after which nobody knows whether the commit came through.
+type commitError struct{ err error }
+
+func (e *commitError) Error() string { return e.err.Error() }
+func (e *commitError) Unwrap() error { return e.err }
+
 // commit makes the attempt's outputs the task's result. If another attempt was
 // first its result stands, and ours must be equal to it.
 func (w *Worker) commit(ctx context.Context, m *task.Message, r *task.Result) error {
@@ -81,8 +88,10 @@ func (w *Worker) commit(ctx context.Context, m *task.Message, r *task.Result) er
 	}
 	key := task.ResultKey(r.ID)
 	put := func(o objstore.PutOptions) error {
-		_, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), o)
-		return err
+		if _, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), o); err != nil {
+			return &commitError{err}
+		}
+		return nil
 	}
 	err = put(objstore.PutOptions{IfAbsent: true})
 	if err == nil || !errors.Is(err, objstore.ErrExist) {
@@ -90,10 +99,13 @@ func (w *Worker) commit(ctx context.Context, m *task.Message, r *task.Result) er
 	}
 	first, err := w.committed(ctx, r.ID)
 	if err != nil {
-		return err
+		return &commitError{err}
 	}
-	if first == nil { // unreadable
+	if first == nil { // unreadable, or deleted meanwhile
 		return put(objstore.PutOptions{})
+	}
+	if first.Attempt == r.Attempt { // a store's client asked twice: it is ours that stands
+		return nil
 	}
 	if !task.SameBytes(first, r) {
 		return fmt.Errorf("task %s: %w: first by worker %s (attempt %s), now by worker %s (attempt %s): one of the two machines is broken, or operation %s is not deterministic",
@@ -119,26 +131,58 @@ func (w *Worker) discard(ctx context.Context, id task.ID, attempt string) {
 	}
 }
 
-// fail stores the failure with its run, tells of it, and takes the task off the
-// queue: the coordinator decides whether it is tried again.
+// settled reports whether the attempt's result stands although its commit failed,
+// and whether that is known at all.
+func (w *Worker) settled(ctx context.Context, id task.ID, attempt string) (stands, known bool) {
+	r, err := w.committed(ctx, id)
+	return err == nil && r != nil && r.Attempt == attempt, err == nil
+}
+
+// Bounds of a failure's text in bytes: what is stored with the run, and what
+// travels in a notice, where JSON may make six bytes of one.
+const (
+	maxStoredText = 64 << 10
+	maxNoticeText = 4 << 10
+)
+
+// shorten cuts a text in its middle: it says at its beginning what failed and at
+// its end why.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	const gap = " [...] "
+	head, tail := n/2, n-n/2-len(gap)
+	return strings.ToValidUTF8(s[:head], "") + gap + strings.ToValidUTF8(s[len(s)-tail:], "")
+}
+
+// fail stores the failure with its run, takes the task off the queue, and tells of
+// it: the coordinator decides whether it is tried again. It looks for stored
+// failures when the notice is lost.
 func (w *Worker) fail(ctx context.Context, d queue.Delivery, m *task.Message, attempt string, kind task.Kind, cause error) error {
-	f := &task.Failure{ID: m.ID, Attempt: attempt, Worker: w.Name, Kind: kind, Message: cause.Error()}
+	f := task.Failure{ID: m.ID, Attempt: attempt, Worker: w.Name, Kind: kind, Message: shorten(cause.Error(), maxStoredText)}
 	b, err := json.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("encode failure of task %s: %w", m.ID.Short(), err)
 	}
-	key := "runs/" + m.Run + "/failures/" + m.ID.String() + "-" + attempt + ".json"
+	key := task.FailureKey(m.Run, m.ID, attempt)
 	if _, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{}); err != nil {
-		w.Log.Warn("failure not stored", "task", m.ID.Short(), "err", err)
-		if kind != task.Full { // then the notice must do
-			return d.Retry(5 * time.Second)
-		}
+		w.Log.Warn("failure not stored", "task", m.ID.Short(), "err", err) // the notice must do
 	}
 	if err := d.Abandon(string(kind)); err != nil {
 		w.Log.Warn("task not abandoned", "task", m.ID.Short(), "err", err)
 	}
-	w.notify(&task.Notice{ID: m.ID, State: task.Failed, Worker: w.Name, Failure: f})
+	f.Message = shorten(f.Message, maxNoticeText)
+	w.notify(&task.Notice{ID: m.ID, State: task.Failed, Worker: w.Name, Failure: &f})
 	return nil
+}
+
+// giveBack offers the task again after a while. If the queue does not take it back
+// it comes back by itself when its time for acknowledgement is over.
+func (w *Worker) giveBack(d queue.Delivery, m *task.Message, after time.Duration) {
+	if err := d.Retry(after); err != nil {
+		w.Log.Warn("task not given back", "task", m.ID.Short(), "err", err)
+	}
 }
 
 func read(ctx context.Context, b objstore.Bucket, key string) ([]byte, error) {

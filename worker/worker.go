@@ -99,7 +99,10 @@ func (w *Worker) one(ctx context.Context, b *budget, pull *sync.Mutex) error {
 	if err != nil {
 		pull.Unlock()
 		w.Log.Error("message cannot be read, dropped", "err", err)
-		return d.Abandon("unreadable message")
+		if err := d.Abandon("unreadable message"); err != nil {
+			w.Log.Warn("message not abandoned", "err", err)
+		}
+		return nil
 	}
 	// The cell bounds what the task needs; the message says how much of it.
 	b.take(m.Memory)
@@ -113,7 +116,8 @@ func (w *Worker) handle(ctx context.Context, d queue.Delivery, m *task.Message) 
 	log := w.Log.With("task", m.ID.Short(), "attempt", d.Attempt())
 	if r, err := w.committed(ctx, m.ID); err != nil {
 		log.Warn("store does not answer", "err", err)
-		return d.Retry(5 * time.Second)
+		w.giveBack(d, m, 5*time.Second)
+		return nil
 	} else if r != nil && r.Attempt != m.Repair {
 		return w.done(ctx, d, m)
 	}
@@ -123,18 +127,27 @@ func (w *Worker) handle(ctx context.Context, d queue.Delivery, m *task.Message) 
 	}
 	attempt := ulid.Make().String()
 	err := w.attempt(ctx, d, m, attempt)
-	switch {
-	case err == nil:
+	if err == nil {
 		return w.done(ctx, d, m)
-	case ctx.Err() != nil:
-		// Drained: what this attempt wrote is garbage, and the task is free at once.
-		w.discard(context.WithoutCancel(ctx), m.ID, attempt)
-		return d.Retry(0)
-	default:
-		log.Error("task failed", "err", err)
-		w.discard(ctx, m.ID, attempt)
-		return w.fail(ctx, d, m, attempt, kindOf(err), err)
 	}
+	var unsure *commitError
+	if errors.As(err, &unsure) {
+		stands, known := w.settled(context.WithoutCancel(ctx), m.ID, attempt)
+		if stands {
+			return w.done(context.WithoutCancel(ctx), d, m)
+		}
+		if known {
+			w.discard(context.WithoutCancel(ctx), m.ID, attempt)
+		} // else a result may name these bytes: better garbage than a hole
+	} else {
+		w.discard(context.WithoutCancel(ctx), m.ID, attempt)
+	}
+	if ctx.Err() != nil { // drained: the task is free at once
+		w.giveBack(d, m, 0)
+		return nil
+	}
+	log.Error("task failed", "err", err)
+	return w.fail(ctx, d, m, attempt, kindOf(err), err)
 }
 
 // attempt runs the operation under a heartbeat and commits its result.

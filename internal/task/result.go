@@ -31,6 +31,14 @@ func ResultKey(id ID) string { return dir(id) + "/result.json" }
 // OutputKey is where an attempt at a task writes the output of that name.
 func OutputKey(id ID, attempt, name string) string { return path.Join(dir(id), attempt, name) }
 
+// FailurePrefix is the prefix of the keys of a task's failures in a run.
+func FailurePrefix(run string, id ID) string { return "runs/" + run + "/failures/" + id.String() + "-" }
+
+// FailureKey is where a run keeps the failure of an attempt at a task.
+func FailureKey(run string, id ID, attempt string) string {
+	return FailurePrefix(run, id) + attempt + ".json"
+}
+
 // Result is the commit of a task: what came out, and of what. Only successes are
 // results; a failure is kept with its run.
 type Result struct {
@@ -172,6 +180,18 @@ type Failure struct {
 	Worker  string `json:"worker"`
 	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`
+}
+
+// ParseFailure reads a failure that is stored with its run.
+func ParseFailure(id ID, b []byte) (*Failure, error) {
+	var f Failure
+	if err := decodeStrict(b, &f); err != nil {
+		return nil, fmt.Errorf("failure of task %s: %w: %w", id.Short(), ErrInvalid, err)
+	}
+	if f.ID != id {
+		return nil, fmt.Errorf("failure of task %s: %w: it is of task %s", id.Short(), ErrInvalid, f.ID.Short())
+	}
+	return &f, nil
 }
 
 // Notice is news about a task. It is a hint: the store holds the truth.
