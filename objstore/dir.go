@@ -239,7 +239,7 @@ func explain(err error, path string) error {
 func version(fi fs.FileInfo) string {
 	var inode uint64
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		inode = uint64(st.Ino)
+		inode = uint64(st.Ino) //nolint:unconvert // another type on other systems
 	}
 	return strconv.FormatUint(inode, 16) + "-" + strconv.FormatInt(fi.Size(), 16) + "-" + strconv.FormatInt(fi.ModTime().UnixNano(), 16)
 }

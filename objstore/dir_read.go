@@ -75,9 +75,9 @@ func (r *dirReader) Read(p []byte) (int, error) {
 	r.off += int64(k)
 	r.left -= int64(k)
 	switch {
-	case err == io.EOF && r.left > 0: // the file is shorter than it was
+	case errors.Is(err, io.EOF) && r.left > 0: // the file is shorter than it was
 		err = fmt.Errorf("get %s: file was truncated by somebody: %w", r.key, io.ErrUnexpectedEOF)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = nil
 	case err != nil:
 		err = fmt.Errorf("get %s: %w", r.key, err)
@@ -119,7 +119,7 @@ func (d *Dir) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 		}
 		dir, begin := path.Split(prefix)
 		l := lister{ctx: ctx, d: d, yield: yield}
-		if err := l.walk(dir, begin); err != nil && err != errStop {
+		if err := l.walk(dir, begin); err != nil && !errors.Is(err, errStop) {
 			yield(Info{}, fmt.Errorf("list %s: %w", prefix, err))
 		}
 	}

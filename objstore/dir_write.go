@@ -244,7 +244,7 @@ func rmdir(dir string) error {
 // ignoreEINTR repeats a system call that a signal interrupted, as package os does.
 func ignoreEINTR(call func() error) error {
 	for {
-		if err := call(); err != syscall.EINTR {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ func TestFromWriterRead(t *testing.T) {
 	}
 	// io.Copy finds the WriterTo of a reader that was begun.
 	var rest bytes.Buffer
-	if _, err := io.Copy(&rest, r); err != failed || rest.String() != " bytes" {
+	if _, err := io.Copy(&rest, r); !errors.Is(err, failed) || rest.String() != " bytes" {
 		t.Errorf("the rest is %q, %v", rest.String(), err)
 	}
 }

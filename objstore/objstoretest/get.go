@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/shardpress/shardpress/objstore"
@@ -95,7 +96,7 @@ func testOpenReader(t *testing.T, b objstore.Bucket) {
 		t.Fatal(err)
 	}
 	tail, err := io.ReadAll(r)
-	if err == nil && !bytes.Equal(append(head, tail...), old[10:]) {
+	if err == nil && !bytes.Equal(slices.Concat(head, tail), old[10:]) {
 		t.Error("an open reader mixes an object with what overwrote it")
 	}
 }
