@@ -296,6 +296,14 @@ func (e *TaskError) Error() string {
 	return e.Failure.Message
 }
 
+// Unwrap lets callers tell input that can never work from a run that failed.
+func (e *TaskError) Unwrap() error {
+	if e.Failure.Kind == task.Invalid {
+		return task.ErrInvalid
+	}
+	return nil
+}
+
 // Queued lists the tasks that are published and not known to be done, in order of
 // the plan.
 func (s *State) Queued() []task.ID {

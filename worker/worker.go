@@ -146,7 +146,7 @@ func (w *Worker) handle(ctx context.Context, d queue.Delivery, m *task.Message) 
 		w.giveBack(d, m, 0)
 		return nil
 	}
-	log.Error("task failed", "err", err)
+	log.Info("attempt failed", "err", err) // the run tells of it, from the failure
 	return w.fail(ctx, d, m, attempt, kindOf(err), err)
 }
 
@@ -220,7 +220,7 @@ func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Messag
 }
 
 func (w *Worker) done(ctx context.Context, d queue.Delivery, m *task.Message) error {
-	if err := d.Done(ctx); err != nil {
+	if err := d.Done(ctx); err != nil && ctx.Err() == nil {
 		// The task is committed: whoever is offered it again will see that.
 		w.Log.Warn("acknowledgement failed", "task", m.ID.Short(), "err", err)
 	}

@@ -170,3 +170,21 @@ func contents(t *testing.T, dir string) map[string]string {
 	}
 	return all
 }
+
+// sparse writes a checkpoint of so many bytes of weights that are all a hole in the
+// file, in tensors of 512 MiB.
+func sparse(t *testing.T, size int64) (root, model string) {
+	t.Helper()
+	const rows, cols = 1 << 20, 256
+	var entries []string
+	for i := range size / (2 * rows * cols) {
+		entries = append(entries, fmt.Sprintf(`"model.layers.%d.mlp.up_proj.weight":{"dtype":"BF16","shape":[%d,%d],"data_offsets":[%d,%d]}`,
+			i, rows, cols, i*2*rows*cols, (i+1)*2*rows*cols))
+	}
+	file := withHeader("{"+strings.Join(entries, ",")+"}", nil)
+	root, model = checkpoint(t, file)
+	if err := os.Truncate(filepath.Join(model, "model.safetensors"), int64(len(file))+size); err != nil {
+		t.Skipf("the file system has no files of that size: %v", err)
+	}
+	return root, model
+}

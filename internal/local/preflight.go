@@ -49,7 +49,7 @@ func lookAtOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coor
 		return nil, coordinator.Empty, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("output: %w: name a new or empty directory with --out", err)
+		return nil, 0, compress.Invalidf("output: %w: name a new or empty directory with --out", err)
 	}
 	if !info.IsDir() {
 		return nil, 0, compress.Invalidf("output: %s is not a directory: name a new or empty directory with --out", j.Out)

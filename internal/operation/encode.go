@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -93,8 +94,18 @@ func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consum
 	}
 	defer src.Close() //nolint:errcheck // opened for reading
 	job := &encodeJob{params: p, layout: layout, manifest: p.manifest(), source: src, env: env}
-	file := objstore.FromWriter(func(w io.Writer) error { return job.write(ctx, w) })
+	file := objstore.FromWriter(func(w io.Writer) error {
+		err := job.write(ctx, w)
+		if k := Classify(err); err != nil && (k == task.Invalid || k == task.Changed) {
+			return &inputError{err}
+		}
+		return err
+	})
 	if err := env.Put(ctx, ShardOutput, file, layout.Size()); err != nil {
+		var bad *inputError
+		if errors.As(err, &bad) {
+			return nil, bad.err // where it would have been put says nothing about it
+		}
 		return nil, err
 	}
 	stats := []LinearStats{}
@@ -107,6 +118,13 @@ func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consum
 	}
 	return consumed, env.Put(ctx, LinearsOutput, newReader(b), int64(len(b)))
 }
+
+// inputError is an error of what is read, on its way through the store that was to
+// take what is written.
+type inputError struct{ err error }
+
+func (e *inputError) Error() string { return e.err.Error() }
+func (e *inputError) Unwrap() error { return e.err }
 
 // openSource opens the files of the spec's inputs where the message says they
 // are. Their identity is the spec's: the message is not trusted with it.
