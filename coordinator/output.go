@@ -167,6 +167,16 @@ func (o *Output) Place(ctx context.Context, store objstore.Bucket, u *Unit, r *t
 		return fmt.Errorf("place %s: %w", u.File, err)
 	case at.SHA256 != [sha256.Size]byte{} && hex.EncodeToString(at.SHA256[:]) != w.SHA256:
 		return lost("%s changed while it was copied", w.Key)
+	case at.SHA256 == [sha256.Size]byte{}:
+		// Nobody hashed the bytes on their way: they are those that were looked at if the
+		// store's are still the same.
+		after, err := store.Stat(ctx, w.Key)
+		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+			return err
+		}
+		if err != nil || after.Version != info.Version {
+			return lost("%s changed while it was placed", w.Key)
+		}
 	}
 	o.mu.Lock()
 	o.placed[u.File] = placedFile{written: w, version: at.Version, id: r.ID, attempt: r.Attempt}
@@ -183,19 +193,7 @@ func (o *Output) Assemble(ctx context.Context, store objstore.Bucket, p *Plan, r
 		return nil, err
 	}
 	var stats []operation.LinearStats
-	for i, r := range results {
-		u := &p.Units[i]
-		o.mu.Lock()
-		f := o.placed[u.File]
-		o.mu.Unlock()
-		info, err := o.bucket.Stat(ctx, u.File)
-		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
-			return nil, err
-		}
-		if err != nil || info.Size != f.written.Size || info.Version != f.version {
-			return nil, &lostError{id: r.ID, attempt: r.Attempt, what: u.File + " was changed after it was placed"}
-		}
-		m.Files = append(m.Files, ManifestEntry{Name: u.File, Size: f.written.Size, SHA256: f.written.SHA256})
+	for _, r := range results {
 		s, err := readStats(ctx, store, r)
 		if err != nil {
 			return nil, err
@@ -210,25 +208,34 @@ func (o *Output) Assemble(ctx context.Context, store objstore.Bucket, p *Plan, r
 	if err != nil {
 		return nil, err
 	}
-	for _, doc := range []struct {
-		name string
-		data []byte
-	}{{configFile, p.Config}, {indexFile, p.Index}, {ReportFile, text}} {
-		if doc.data == nil {
-			continue
-		}
-		e, err := o.put(ctx, doc.name, bytes.NewReader(doc.data), int64(len(doc.data)))
+	docs := []document{{configFile, p.Config}, {indexFile, p.Index}, {ReportFile, text}}
+	for try := 1; ; try++ {
+		files, err := o.documents(ctx, p, docs)
 		if err != nil {
 			return nil, err
 		}
-		m.Files = append(m.Files, e)
-	}
-	for _, x := range p.Manifest.Extras {
-		e, err := o.extra(ctx, x)
+		// The last look before the commit: all that the manifest will promise is there.
+		for i, r := range results {
+			e, err := o.stillPlaced(ctx, &p.Units[i], r)
+			if err != nil {
+				return nil, err
+			}
+			m.Files = append(m.Files, e)
+		}
+		changed, err := o.changed(ctx, files)
 		if err != nil {
 			return nil, err
 		}
-		m.Files = append(m.Files, e)
+		if changed == "" {
+			for _, f := range files {
+				m.Files = append(m.Files, f.entry)
+			}
+			break
+		}
+		if try == maxRepairs {
+			return nil, fmt.Errorf("write %s: it was changed or removed %d times after it was written: something else works in the output directory", changed, try)
+		}
+		m.Files = nil
 	}
 	slices.SortFunc(m.Files, func(a, b ManifestEntry) int { return strings.Compare(a.Name, b.Name) })
 	if err := o.sweep(ctx, m); err != nil {
@@ -246,6 +253,71 @@ func (o *Output) Assemble(ctx context.Context, store objstore.Bucket, p *Plan, r
 		return nil, fmt.Errorf("finish result: %w", err)
 	}
 	return report, nil
+}
+
+// document is a file of the result that the coordinator writes itself.
+type document struct {
+	name string
+	data []byte // nil if there is none
+}
+
+// written is a file that stands in the output.
+type written struct {
+	entry   ManifestEntry
+	version string // of the output's store
+}
+
+// documents writes the documents and carries over the extra files.
+func (o *Output) documents(ctx context.Context, p *Plan, docs []document) ([]written, error) {
+	var files []written
+	for _, doc := range docs {
+		if doc.data == nil {
+			continue
+		}
+		f, err := o.put(ctx, doc.name, bytes.NewReader(doc.data), int64(len(doc.data)))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	for _, x := range p.Manifest.Extras {
+		f, err := o.extra(ctx, x)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// stillPlaced checks that a weight file is what was placed. It is a link to the
+// store's bytes where that could be made, so that damage there is damage here.
+func (o *Output) stillPlaced(ctx context.Context, u *Unit, r *task.Result) (ManifestEntry, error) {
+	o.mu.Lock()
+	f := o.placed[u.File]
+	o.mu.Unlock()
+	info, err := o.bucket.Stat(ctx, u.File)
+	if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+		return ManifestEntry{}, err
+	}
+	if err != nil || info.Size != f.written.Size || info.Version != f.version {
+		return ManifestEntry{}, &lostError{id: r.ID, attempt: r.Attempt, what: u.File + " was changed after it was placed"}
+	}
+	return ManifestEntry{Name: u.File, Size: f.written.Size, SHA256: f.written.SHA256}, nil
+}
+
+// changed names the first of the files that is no longer what was written.
+func (o *Output) changed(ctx context.Context, files []written) (string, error) {
+	for _, f := range files {
+		info, err := o.bucket.Stat(ctx, f.entry.Name)
+		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+			return "", err
+		}
+		if err != nil || info.Version != f.version {
+			return f.entry.Name, nil
+		}
+	}
+	return "", nil
 }
 
 // sweep removes what an earlier, unfinished result left in the output.
@@ -271,27 +343,27 @@ func (o *Output) sweep(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-func (o *Output) put(ctx context.Context, name string, r io.Reader, size int64) (ManifestEntry, error) {
+func (o *Output) put(ctx context.Context, name string, r io.Reader, size int64) (written, error) {
 	info, err := o.bucket.Put(ctx, name, r, size, objstore.PutOptions{})
 	if err != nil {
-		return ManifestEntry{}, fmt.Errorf("write %s: %w", name, err)
+		return written{}, fmt.Errorf("write %s: %w", name, err)
 	}
-	return ManifestEntry{Name: name, Size: info.Size, SHA256: hex.EncodeToString(info.SHA256[:])}, nil
+	return written{ManifestEntry{Name: name, Size: info.Size, SHA256: hex.EncodeToString(info.SHA256[:])}, info.Version}, nil
 }
 
 // extra carries over a file that is not compressed.
-func (o *Output) extra(ctx context.Context, x shard.Extra) (ManifestEntry, error) {
+func (o *Output) extra(ctx context.Context, x shard.Extra) (written, error) {
 	f, err := os.Open(filepath.Join(o.source, x.Name))
 	if err != nil {
-		return ManifestEntry{}, fmt.Errorf("carry over %s: %w", x.Name, err)
+		return written{}, fmt.Errorf("carry over %s: %w", x.Name, err)
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
 	e, err := o.put(ctx, x.Name, f, -1)
 	if err != nil {
-		return ManifestEntry{}, err
+		return written{}, err
 	}
-	if e.SHA256 != x.SHA256 {
-		return ManifestEntry{}, fmt.Errorf("carry over %s: %w during the run; run again", filepath.Join(o.source, x.Name), shard.ErrSourceChanged)
+	if e.entry.SHA256 != x.SHA256 {
+		return written{}, fmt.Errorf("carry over %s: %w during the run; run again", filepath.Join(o.source, x.Name), shard.ErrSourceChanged)
 	}
 	return e, nil
 }

@@ -49,6 +49,22 @@ type Job struct {
 type Wrap struct {
 	Bucket func(objstore.Bucket) objstore.Bucket
 	Queue  func(Queue) Queue
+	// Step is told of every step that changes something and is no operation of a
+	// bucket or of the queue.
+	Step func(what string)
+}
+
+func (j *Job) step(what string) {
+	if j.Wrap.Step != nil {
+		j.Wrap.Step(what)
+	}
+}
+
+func (j *Job) bucket(b objstore.Bucket) objstore.Bucket {
+	if j.Wrap.Bucket != nil {
+		return j.Wrap.Bucket(b)
+	}
+	return b
 }
 
 // Queue is all that a fleet in one process does with its queue.
@@ -60,6 +76,9 @@ type Queue interface {
 // DefaultStore is the store of a result when none is named: beside it, and so on
 // the same file system, where placing a file is making a link.
 func DefaultStore(out string) string {
+	if abs, err := filepath.Abs(out); err == nil { // beside ".", too
+		out = abs
+	}
 	return filepath.Join(filepath.Dir(filepath.Clean(out)), ".shardpress")
 }
 
@@ -92,15 +111,27 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 	if err := preflight(ctx, j, ck.Location(), plan); err != nil {
 		return nil, err
 	}
-	store, err := objstore.CreateDir(j.Store)
+	dir, err := objstore.CreateDir(j.Store)
 	if err != nil {
 		return nil, err
 	}
+	j.step("store is made")
 	unlock, err := lock(j.Store)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	// Nobody else writes to this store: what has no name yet is from a killed process.
+	if _, err := dir.Sweep(ctx, 0); err != nil {
+		return nil, err
+	}
+	store := j.bucket(dir)
+	unlockOutput, err := lockOutput(j.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer unlockOutput()
+	j.step("store and output are locked")
 	out, complete, err := openOutput(ctx, j, store, plan)
 	if err != nil {
 		return nil, err
@@ -116,7 +147,7 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 		return outcome, err
 	}
 	// The result is complete: what made the directory a store is no part of it.
-	if err := release(ctx, j.Out); err != nil {
+	if err := j.release(ctx); err != nil {
 		return outcome, fmt.Errorf("finish %s: %w", j.Out, err)
 	}
 	return outcome, nil
@@ -145,6 +176,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, fmt.Errorf("clear queue: %w", err)
 	}
+	j.step("queue is cleared")
 	broker, err := queue.StartEmbedded(dir)
 	if err != nil {
 		return nil, err
@@ -158,12 +190,10 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	if err := q.Setup(ctx, operation.ClassF32); err != nil {
 		return nil, err
 	}
+	j.step("queue is set up")
 	var tasks Queue = q
 	if j.Wrap.Queue != nil {
 		tasks = j.Wrap.Queue(tasks)
-	}
-	if j.Wrap.Bucket != nil {
-		store, out = j.Wrap.Bucket(store), j.Wrap.Bucket(out)
 	}
 	work, stop := context.WithCancel(ctx)
 	defer stop()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -17,52 +18,125 @@ var ErrComplete = errors.New("the result is complete already")
 
 // openOutput makes the result's directory a store for as long as it is being
 // made, so that each file in it appears whole or not at all.
-func openOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coordinator.Plan) (out *objstore.Dir, complete bool, err error) {
+func openOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coordinator.Plan) (out objstore.Bucket, complete bool, err error) {
+	if err := j.finishRemoval(ctx); err != nil {
+		return nil, false, fmt.Errorf("output: %w", err)
+	}
 	there, state, err := lookAtOutput(ctx, j, store, plan)
 	if err != nil {
 		return nil, false, err
 	}
 	if state == coordinator.Other || state == coordinator.Complete && j.Overwrite {
-		if err := remove(ctx, j.Out, there); err != nil {
+		if err := j.remove(ctx, there); err != nil {
 			return nil, false, fmt.Errorf("output: %w", err)
 		}
 		state = coordinator.Empty
 	}
 	if state == coordinator.Complete {
-		return nil, true, release(ctx, j.Out)
+		return nil, true, j.release(ctx)
 	}
-	if out, err = objstore.CreateDir(j.Out); err != nil {
+	dir, err := objstore.CreateDir(j.Out)
+	if err != nil {
 		return nil, false, fmt.Errorf("output: %w", err)
 	}
+	j.step("output is a store")
+	out = j.bucket(dir)
 	return out, false, coordinator.NewOutput(out, "").Begin(ctx)
 }
 
 // release makes a finished result's directory an ordinary one. The run may have
 // been killed at any point after its manifest was written.
-func release(ctx context.Context, dir string) error {
-	if err := os.Remove(filepath.Join(dir, coordinator.UnfinishedFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+func (j *Job) release(ctx context.Context) error {
+	if err := j.unlink(coordinator.UnfinishedFile); err != nil {
 		return err
 	}
-	return objstore.ReleaseDir(ctx, dir)
+	err := objstore.ReleaseDir(ctx, j.Out)
+	j.step("output is released")
+	return err
 }
 
-// remove takes away a finished result, by its own table of contents, which goes
-// first.
-func remove(ctx context.Context, dir string, there objstore.Bucket) error {
+// remove takes away a finished result. Its table of contents becomes the mark of
+// an unfinished result first, by which a removal that was cut off is finished.
+func (j *Job) remove(ctx context.Context, there objstore.Bucket) error {
 	m, err := coordinator.ReadManifest(ctx, there)
 	if err != nil {
 		return err
 	}
-	names := []string{coordinator.ManifestFile}
+	own := map[string]bool{coordinator.ManifestFile: true, coordinator.UnfinishedFile: true}
 	for _, f := range m.Files {
-		names = append(names, f.Name)
+		own[f.Name] = true
 	}
-	for _, name := range names {
-		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for info, err := range there.List(ctx, "") {
+		if err != nil {
+			return err
+		}
+		if !own[info.Key] {
+			return compress.Invalidf("%s holds %s, which is no part of the finished result: move it away, or name another directory with --out", j.Out, info.Key)
+		}
+	}
+	if err := os.Rename(filepath.Join(j.Out, coordinator.ManifestFile), filepath.Join(j.Out, coordinator.UnfinishedFile)); err != nil {
+		return err
+	}
+	j.step("removal is begun")
+	return j.removeFiles(m)
+}
+
+// finishRemoval goes on with a removal that was cut off.
+func (j *Job) finishRemoval(ctx context.Context) error {
+	for _, name := range []string{coordinator.ManifestFile, coordinator.UnfinishedFile} {
+		b, err := os.ReadFile(filepath.Join(j.Out, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if name == coordinator.UnfinishedFile {
+			if m, err := coordinator.ParseManifest(b); err == nil {
+				return errors.Join(ctx.Err(), j.removeFiles(m))
+			}
+		}
+		return nil // a result that stands, or one that is being made
+	}
+	return nil
+}
+
+// removeFiles removes the files of a result, and last its mark.
+func (j *Job) removeFiles(m *coordinator.Manifest) error {
+	for _, f := range m.Files {
+		if err := j.unlink(f.Name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return j.unlink(coordinator.UnfinishedFile)
+}
+
+func (j *Job) unlink(name string) error {
+	err := os.Remove(filepath.Join(j.Out, filepath.FromSlash(name)))
+	j.step(name + " is removed")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// lockOutput keeps two processes with different stores from making their results
+// in one directory. The lock is on the directory itself: a file would be no part
+// of the result.
+func lockOutput(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // a result is for everybody that the umask admits
+		return nil, fmt.Errorf("output: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("output: %w", err)
+	}
+	// Some network file systems lock no directories; the store's lock must do there.
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		f.Close() //nolint:errcheck // opened for reading
+		return nil, fmt.Errorf("output: another shardpress process is making a result in %s: wait for it, stop it, or name another directory with --out", dir)
+	}
+	return func() { f.Close() }, nil //nolint:errcheck // closing lets go of the lock
 }
 
 // lock keeps two processes from serving one store: the embedded broker lives in
