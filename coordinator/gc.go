@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,90 +30,162 @@ type group struct {
 	newest     time.Time
 }
 
-// Collect removes from a store that nobody works on what was not written for
-// longer than age, by the store's own clock: tasks with their results, and records
-// of runs. Outputs of attempts that lost or died go at any age. A result goes
-// before the bytes it names, so that an interrupted collection leaves only
-// garbage.
-func Collect(ctx context.Context, store objstore.Bucket, age time.Duration, dry bool) (Collected, error) {
-	var c Collected
-	now, err := storeTime(ctx, store)
-	if err != nil {
-		return c, err
-	}
-	remove := func(info objstore.Info) error {
-		c.Bytes += info.Size
-		if dry {
-			return nil
-		}
-		return store.Delete(ctx, info.Key)
-	}
-	finish := func(g *group) error {
-		if g == nil {
-			return nil
-		}
-		old := now.Sub(g.newest) >= age
-		switch {
-		case g.kind == "runs" && old:
-			c.Runs++
-		case g.kind == "tasks" && old:
-			c.Tasks++
-		case g.kind == "tasks":
-			c.Kept++
-			return c.attempts(ctx, store, g, remove)
-		default:
-			return nil
-		}
-		for _, first := range []bool{true, false} {
-			for _, info := range g.objects {
-				if strings.HasSuffix(info.Key, "/result.json") == first {
-					if err := remove(info); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		return nil
-	}
-	for _, kind := range []string{"runs", "tasks"} {
-		var g *group
-		for info, err := range store.List(ctx, kind+"/") {
-			if err != nil {
-				return c, fmt.Errorf("list store: %w", err)
-			}
-			parts := strings.Split(info.Key, "/")
-			name := parts[1]
-			if kind == "tasks" && len(parts) > 2 {
-				name = parts[2]
-			}
-			if g == nil || g.name != name {
-				if err := finish(g); err != nil {
-					return c, err
-				}
-				g = &group{kind: kind, name: name}
-			}
-			g.objects = append(g.objects, info)
-			g.bytes += info.Size
-			if info.ModTime.After(g.newest) {
-				g.newest = info.ModTime
-			}
-		}
-		if err := finish(g); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+// CollectOptions say what a garbage collection may take.
+type CollectOptions struct {
+	// Age is how long something must not have been written or used before it goes.
+	Age time.Duration
+	// Dry only counts.
+	Dry bool
+	// Idle says that no run works on the store: pins are left from runs that died.
+	Idle bool
 }
 
-// attempts removes outputs that the task's result does not name.
-func (c *Collected) attempts(ctx context.Context, store objstore.Bucket, g *group, remove func(objstore.Info) error) error {
-	c.KeptSize += g.bytes
+// Collect removes from a store what was not written or used for long enough, by the
+// store's own clock: tasks with their results, and records of runs. A task is in
+// use by the runs whose records are younger. What a pinned run names stays at
+// any age. Outputs of attempts that lost or died go at any age, except those of
+// pinned runs. A result goes before the bytes it names, so that an interrupted
+// collection leaves only garbage.
+func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Collected, error) {
+	now, err := storeTime(ctx, store)
+	if err != nil {
+		return Collected{}, err
+	}
+	c := &collection{CollectOptions: o, store: store, now: now, pinned: map[task.ID]bool{}, used: map[task.ID]bool{}}
+	// Runs first: they say which tasks are in use.
+	for _, kind := range []string{"runs", "tasks"} {
+		if err := c.groups(ctx, kind); err != nil {
+			return c.done, err
+		}
+	}
+	return c.done, nil
+}
+
+// collection is a garbage collection under way.
+type collection struct {
+	CollectOptions
+	store        objstore.Bucket
+	now          time.Time
+	pinned, used map[task.ID]bool
+	done         Collected
+}
+
+// groups gathers the objects of each run or task and settles its fate.
+func (c *collection) groups(ctx context.Context, kind string) error {
+	var g *group
+	finish := func() error {
+		switch {
+		case g == nil:
+			return nil
+		case g.kind == "runs":
+			return c.run(ctx, g)
+		default:
+			return c.task(ctx, g)
+		}
+	}
+	for info, err := range c.store.List(ctx, kind+"/") {
+		if err != nil {
+			return fmt.Errorf("list store: %w", err)
+		}
+		parts := strings.Split(info.Key, "/")
+		name := parts[1]
+		if kind == "tasks" && len(parts) > 2 {
+			name = parts[2]
+		}
+		if g == nil || g.name != name {
+			if err := finish(); err != nil {
+				return err
+			}
+			g = &group{kind: kind, name: name}
+		}
+		g.objects = append(g.objects, info)
+		g.bytes += info.Size
+		if info.ModTime.After(g.newest) {
+			g.newest = info.ModTime
+		}
+	}
+	return finish()
+}
+
+// run collects the record of a run, or notes what the run keeps.
+func (c *collection) run(ctx context.Context, g *group) error {
+	prefix := "runs/" + g.name + "/"
+	keep := map[task.ID]bool(nil)
+	if c.now.Sub(g.newest) < c.Age {
+		keep = c.used
+	}
+	for _, info := range g.objects {
+		if info.Key == prefix+PinName && !c.Idle && c.now.Sub(info.ModTime) < PinExpires {
+			keep = c.pinned
+		}
+	}
+	if keep == nil {
+		c.done.Runs++
+		return c.remove(ctx, g, prefix+PlanName)
+	}
+	b, err := readObject(ctx, c.store, prefix+PlanName)
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read plan of run %s: %w", g.name, err)
+	}
+	var units []plannedUnit
+	if err := json.Unmarshal(b, &units); err != nil {
+		return nil //nolint:nilerr // damaged: its tasks are kept by their own age
+	}
+	for _, u := range units {
+		keep[u.Task] = true
+	}
+	return nil
+}
+
+// task collects a task, or what its attempts left behind.
+func (c *collection) task(ctx context.Context, g *group) error {
 	id, err := task.ParseID(g.name)
 	if err != nil {
 		return nil //nolint:nilerr // nothing of ours: leave it
 	}
+	switch {
+	case c.pinned[id]:
+		c.done.Kept++
+		c.done.KeptSize += g.bytes
+		return nil
+	case c.used[id] || c.now.Sub(g.newest) < c.Age:
+		c.done.Kept++
+		return c.attempts(ctx, id, g)
+	}
+	c.done.Tasks++
+	return c.remove(ctx, g, task.ResultKey(id))
+}
+
+// remove removes the objects of a group, the one named first first.
+func (c *collection) remove(ctx context.Context, g *group, first string) error {
+	for _, turn := range []bool{true, false} {
+		for _, info := range g.objects {
+			if (info.Key == first) == turn {
+				if err := c.delete(ctx, info); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (c *collection) delete(ctx context.Context, info objstore.Info) error {
+	c.done.Bytes += info.Size
+	if c.Dry {
+		return nil
+	}
+	return c.store.Delete(ctx, info.Key)
+}
+
+// attempts removes outputs that the task's result does not name.
+func (c *collection) attempts(ctx context.Context, id task.ID, g *group) error {
+	c.done.KeptSize += g.bytes
 	attempt := ""
-	b, err := readObject(ctx, store, task.ResultKey(id))
+	b, err := readObject(ctx, c.store, task.ResultKey(id))
 	if err != nil && !errors.Is(err, objstore.ErrNotExist) {
 		return err
 	}
@@ -127,12 +200,12 @@ func (c *Collected) attempts(ctx context.Context, store objstore.Bucket, g *grou
 			continue
 		}
 		dead[own] = true
-		c.KeptSize -= info.Size
-		if err := remove(info); err != nil {
+		c.done.KeptSize -= info.Size
+		if err := c.delete(ctx, info); err != nil {
 			return err
 		}
 	}
-	c.Attempts += len(dead)
+	c.done.Attempts += len(dead)
 	return nil
 }
 

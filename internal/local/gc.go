@@ -26,5 +26,5 @@ func Collect(ctx context.Context, store string, age time.Duration, dry bool) (co
 			return coordinator.Collected{}, err
 		}
 	}
-	return coordinator.Collect(ctx, dir, age, dry)
+	return coordinator.Collect(ctx, dir, coordinator.CollectOptions{Age: age, Dry: dry, Idle: true})
 }
