@@ -208,7 +208,7 @@ func (o *Output) Assemble(ctx context.Context, store objstore.Bucket, p *Plan, r
 	if err != nil {
 		return nil, err
 	}
-	docs := []document{{configFile, p.Config}, {indexFile, p.Index}, {ReportFile, text}}
+	docs := []document{{ReportFile, text}, {indexFile, p.Index}, {configFile, p.Config}}
 	for try := 1; ; try++ {
 		files, err := o.documents(ctx, p, docs)
 		if err != nil {
@@ -267,21 +267,22 @@ type written struct {
 	version string // of the output's store
 }
 
-// documents writes the documents and carries over the extra files.
+// documents carries over the extra files and writes the documents. What may fail
+// comes first: without its config.json no loader takes the directory for a model.
 func (o *Output) documents(ctx context.Context, p *Plan, docs []document) ([]written, error) {
 	var files []written
-	for _, doc := range docs {
-		if doc.data == nil {
-			continue
-		}
-		f, err := o.put(ctx, doc.name, bytes.NewReader(doc.data), int64(len(doc.data)))
+	for _, x := range p.Manifest.Extras {
+		f, err := o.extra(ctx, x)
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, f)
 	}
-	for _, x := range p.Manifest.Extras {
-		f, err := o.extra(ctx, x)
+	for _, doc := range docs {
+		if doc.data == nil {
+			continue
+		}
+		f, err := o.put(ctx, doc.name, bytes.NewReader(doc.data), int64(len(doc.data)))
 		if err != nil {
 			return nil, err
 		}

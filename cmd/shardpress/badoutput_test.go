@@ -18,7 +18,9 @@ func TestBadOutput(t *testing.T) {
 			exitInvalid, []string{"out is not empty", "new or empty directory", "--out"}},
 		{"another checkpoint", func(t *testing.T, _, out string) { write(t, out, "model.safetensors", safetensors(tiny()...)) },
 			exitInvalid, []string{"out is not empty", "--out"}},
-		{"a manifest of something else", func(t *testing.T, _, out string) { write(t, out, "MANIFEST.json", []byte(`{"version":1,"files":[{}]}`)) },
+		{"a manifest of something else", func(t *testing.T, _, out string) {
+			write(t, out, "MANIFEST.json", []byte(`{"version":1,"files":[{}]}`))
+		},
 			exitInvalid, []string{"out is not empty", "--out"}},
 		{"a file", func(t *testing.T, root, _ string) { write(t, root, "out", []byte("x")) },
 			exitInvalid, []string{"out is not a directory", "--out"}},

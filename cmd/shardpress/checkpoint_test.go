@@ -172,10 +172,10 @@ func contents(t *testing.T, dir string) map[string]string {
 }
 
 // sparse writes a checkpoint of so many bytes of weights that are all a hole in the
-// file, in tensors of 512 MiB.
+// file, in tensors of 2 GiB.
 func sparse(t *testing.T, size int64) (root, model string) {
 	t.Helper()
-	const rows, cols = 1 << 20, 256
+	const rows, cols = 1 << 22, 256
 	var entries []string
 	for i := range size / (2 * rows * cols) {
 		entries = append(entries, fmt.Sprintf(`"model.layers.%d.mlp.up_proj.weight":{"dtype":"BF16","shape":[%d,%d],"data_offsets":[%d,%d]}`,
@@ -183,6 +183,7 @@ func sparse(t *testing.T, size int64) (root, model string) {
 	}
 	file := withHeader("{"+strings.Join(entries, ",")+"}", nil)
 	root, model = checkpoint(t, file)
+	write(t, model, "config.json", []byte(strings.Replace(tinyConfig, `"num_hidden_layers":2`, fmt.Sprintf(`"num_hidden_layers":%d`, len(entries)), 1)))
 	if err := os.Truncate(filepath.Join(model, "model.safetensors"), int64(len(file))+size); err != nil {
 		t.Skipf("the file system has no files of that size: %v", err)
 	}

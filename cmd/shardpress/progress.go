@@ -78,11 +78,7 @@ func (l *lines) update(u coordinator.Update) {
 	switch u.Kind {
 	case coordinator.UpdateStarted:
 		l.begin = time.Now()
-		if u.Reused > 0 {
-			fmt.Fprintf(l.w, "run %s: going on, %d of %d tasks were done before\n", u.Run, u.Reused, u.Tasks)
-		} else {
-			fmt.Fprintf(l.w, "run %s: %d tasks\n", u.Run, u.Tasks)
-		}
+		fmt.Fprintf(l.w, "run %s: %s\n", u.Run, outset(u))
 	case coordinator.UpdatePlaced:
 		left := ""
 		if s := time.Since(l.begin).Seconds(); s > 1 && l.total > 0 && l.done < len(l.plan.Units) {
@@ -98,6 +94,18 @@ func (l *lines) update(u coordinator.Update) {
 }
 
 func (l *lines) close() {}
+
+// outset says what there is to do. Results that are there already may be of this
+// very command, which was interrupted, or of another one that shares work with it.
+func outset(u coordinator.Update) string {
+	switch u.Reused {
+	case 0:
+		return fmt.Sprintf("%d tasks", u.Tasks)
+	case u.Tasks:
+		return fmt.Sprintf("%d of %d tasks are in the store already, none left to do", u.Reused, u.Tasks)
+	}
+	return fmt.Sprintf("%d of %d tasks are in the store already, %d left to do", u.Reused, u.Tasks, u.Tasks-u.Reused)
+}
 
 // bars draws a progress bar, for people who watch.
 type bars struct {
