@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,7 @@ tensor that was carried over with the source's bytes.`,
 				err = printVerification(c, r, worst)
 			}
 			if err == nil && len(r.Problems) > 0 {
-				err = fmt.Errorf("%s: %w: %d problems", args[0], errUnverified, len(r.Problems))
+				err = fmt.Errorf("%s: %w: %s", args[0], errUnverified, problems(len(r.Problems)))
 			}
 			return err
 		},
@@ -67,25 +68,25 @@ func printVerification(c *cobra.Command, r *vfy.Report, worst int) error {
 		fmt.Fprintf(w, "problem: %s\n", p)
 	}
 	linears := slices.Clone(r.Linears)
-	slices.SortStableFunc(linears, func(a, b vfy.Linear) int {
-		switch {
-		case a.RelativeError > b.RelativeError:
-			return -1
-		case a.RelativeError < b.RelativeError:
-			return 1
-		}
-		return 0
-	})
-	for _, l := range linears[:min(worst, len(linears))] {
-		fmt.Fprintf(w, "relative error %.6f  %s\n", l.RelativeError, l.Name)
+	linears = slices.DeleteFunc(linears, func(l vfy.Linear) bool { return l.RelativeError == nil })
+	slices.SortStableFunc(linears, func(a, b vfy.Linear) int { return cmp.Compare(*b.RelativeError, *a.RelativeError) })
+	for _, l := range linears[:min(max(worst, 0), len(linears))] {
+		fmt.Fprintf(w, "relative error %.6f  %s\n", *l.RelativeError, l.Name)
 	}
 	how := "without the source (--model compares with it)"
 	if r.Source {
 		how = fmt.Sprintf("%d linears decoded and compared with the source", len(r.Linears))
 	}
-	_, err := fmt.Fprintf(w, "%s: %d files, %d tensors, %d tensors of scales are as they should be; %s; %d problems\n",
-		r.Result, r.Files, r.Tensors, r.Scales, how, len(r.Problems))
+	_, err := fmt.Fprintf(w, "%s: %d files, %d tensors, %d tensors of scales are as they should be; %s; %s\n",
+		r.Result, r.Files, r.Tensors, r.Scales, how, problems(len(r.Problems)))
 	return err
+}
+
+func problems(n int) string {
+	if n == 1 {
+		return "1 problem"
+	}
+	return fmt.Sprintf("%d problems", n)
 }
 
 func verify(ctx context.Context, result, model string) (*vfy.Report, error) {

@@ -39,7 +39,11 @@ func tolerance(reported float64, x operation.EncodedLayout, stored shard.DType) 
 
 // linears decodes every encoded linear and compares it, and every tensor that was
 // carried over, with the source.
-func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coordinator.Plan, reported map[string]float64) error {
+func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coordinator.Plan, g *given) error {
+	reported := map[string]coordinator.ReportLinear{}
+	for _, l := range g.report.Linears {
+		reported[l.Name] = l
+	}
 	for _, u := range plan.Units {
 		for i, it := range u.Layout.Items {
 			if len(v.Problems) > maxProblems {
@@ -61,7 +65,7 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 				if err != nil {
 					return err
 				}
-				if lost != 0 {
+				if lost.error != 0 {
 					v.problem("linear %s is not what the source holds", l.Name)
 				}
 				continue
@@ -76,19 +80,50 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 				if err != nil {
 					return err
 				}
-				v.Linears = append(v.Linears, Linear{x.Linear.Name, lost, reported[x.Linear.Name]})
-				if want, ok := reported[x.Linear.Name]; !ok {
-					if !math.IsInf(lost, 0) && lost != 0 {
-						v.problem("linear %s has no error in the report", x.Linear.Name)
-					}
-				} else if math.Abs(lost-want) > tolerance(want, x, it.Tensors[0].DType) {
-					v.problem("linear %s: its relative error is %.6g, the report says %.6g", x.Linear.Name, lost, want)
-				}
+				v.judge(x, it.Tensors[0].DType, lost, reported[x.Linear.Name])
 			}
 		}
 	}
 	return nil
 }
+
+// judge holds the error of a linear against the report's.
+func (v *verifier) judge(x operation.EncodedLayout, stored shard.DType, s sums, want coordinator.ReportLinear) {
+	name := x.Linear.Name
+	l := Linear{Name: name, Reported: want.RelativeError}
+	have := math.Sqrt(s.error / s.power)
+	if s.error == 0 {
+		have = 0
+	}
+	if !math.IsNaN(have) && !math.IsInf(have, 0) {
+		l.RelativeError = &have
+	}
+	v.Linears = append(v.Linears, l)
+	switch {
+	case math.IsNaN(s.error):
+		v.problem("linear %s decodes to something that is not a number", name)
+	case s.power == 0 && s.error > 0:
+		v.problem("linear %s is zero in the source and not in the result", name)
+	case s.power < underflow*float64(x.Linear.Rows)*float64(x.Linear.Cols):
+		// The report's sums are of float32 squares: of so small ones they are too rough.
+	case want.RelativeError == nil:
+		// Likewise they have no value where they overflow.
+		if s.power < overflow && s.error < overflow {
+			v.problem("linear %s has no error in the report, and its relative error is %.6g", name, have)
+		}
+	case !(math.Abs(have-*want.RelativeError) <= tolerance(*want.RelativeError, x, stored)):
+		v.problem("linear %s: its relative error is %.6g, the report says %.6g", name, have, *want.RelativeError)
+	case *want.RelativeError > 0 && (want.SNR == nil || !(math.Abs(*want.SNR+20*math.Log10(*want.RelativeError)) <= 1e-5)):
+		v.problem("linear %s: the report's signal-to-noise ratio does not follow from its relative error %.6g", name, *want.RelativeError)
+	}
+}
+
+// overflow is where sums of float32 squares may cease to be numbers, underflow the
+// mean square from which they and what is lost of them lose digits.
+const (
+	overflow  = math.MaxFloat32 / 2
+	underflow = 1e-30
+)
 
 // copied compares a tensor that was carried over, byte by byte.
 func (v *verifier) copied(ctx context.Context, src *shard.Checkpoint, name string) error {
@@ -118,35 +153,32 @@ func (v *verifier) copied(ctx context.Context, src *shard.Checkpoint, name strin
 // rowReader gives decoded rows of a linear of the result, rows × cols.
 type rowReader func(ctx context.Context, row int64, rows int, dst []float32) error
 
-// compare returns ‖w−ŵ‖/‖w‖, 0 for equal and +Inf for unequal zero matrices.
-func (v *verifier) compare(ctx context.Context, src *shard.Checkpoint, l shard.Linear, decoded rowReader) (float64, error) {
+// sums are Σ(w−ŵ)² and Σw² of a linear.
+type sums struct{ error, power float64 }
+
+// compare decodes a linear of the result and subtracts the source's.
+func (v *verifier) compare(ctx context.Context, src *shard.Checkpoint, l shard.Linear, decoded rowReader) (sums, error) {
 	want := plainRows(src, l)
 	per := int(max(panelWeights/max(l.Cols, 1), 1))
 	a, b := make([]float32, int64(per)*l.Cols), make([]float32, int64(per)*l.Cols)
-	var lost, power float64
+	var s sums
 	for row := int64(0); row < l.Rows; row += int64(per) {
 		n := int(min(int64(per), l.Rows-row))
 		pa, pb := a[:int64(n)*l.Cols], b[:int64(n)*l.Cols]
 		if err := want(ctx, row, n, pa); err != nil {
-			return 0, err
+			return s, err
 		}
 		if err := decoded(ctx, row, n, pb); err != nil {
-			return 0, err
+			return s, err
 		}
 		for i, w := range pa {
 			d := float64(w) - float64(pb[i])
-			lost += d * d
-			power += float64(w) * float64(w)
+			s.error += d * d
+			s.power += float64(w) * float64(w)
 		}
 		v.progress(4 * int64(len(pa)))
 	}
-	switch {
-	case lost == 0:
-		return 0, nil
-	case power == 0:
-		return math.Inf(1), nil
-	}
-	return math.Sqrt(lost / power), nil
+	return s, nil
 }
 
 // plainRows reads a linear that is stored as floats.

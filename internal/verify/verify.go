@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/compress/recipe"
 	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/tensor"
@@ -29,7 +29,7 @@ type Report struct {
 	Result  string   `json:"result"`
 	Files   int      `json:"files"`   // with their checksums
 	Tensors int      `json:"tensors"` // with name, type, shape and place
-	Scales  int      `json:"scales"`  // tensors of scales, every value finite and not zero
+	Scales  int      `json:"scales"`  // tensors of scales, every value finite and above zero
 	Linears []Linear `json:"linears"` // decoded and compared with the source
 	// Problems are what is wrong, one sentence each; none means verified.
 	Problems []string `json:"problems"`
@@ -37,11 +37,13 @@ type Report struct {
 	Source bool `json:"source"`
 }
 
-// Linear is the error of one encoded linear, measured anew.
+// Linear is the error of one encoded linear, measured anew and as the report has
+// it. Either is nil where the error has no value: the source is zero, or a sum is
+// beyond the numbers.
 type Linear struct {
-	Name          string  `json:"name"`
-	RelativeError float64 `json:"relative_error"`
-	Reported      float64 `json:"reported"`
+	Name          string   `json:"name"`
+	RelativeError *float64 `json:"relative_error"`
+	Reported      *float64 `json:"reported"`
 }
 
 func (r *Report) problem(format string, args ...any) {
@@ -75,10 +77,7 @@ func Run(ctx context.Context, result, source string, progress func(int64)) (*Rep
 	if err := v.scales(ctx); err != nil {
 		return r, err
 	}
-	report, err := v.report()
-	if err != nil {
-		return r, err
-	}
+	report := v.report()
 	if source == "" || report == nil {
 		r.Tensors = len(ck.Manifest.Tensors)
 		return r, nil
@@ -94,6 +93,9 @@ type verifier struct {
 
 // files compares the directory with its table of contents, byte by byte.
 func (v *verifier) files(ctx context.Context) (*coordinator.Manifest, error) {
+	if info, err := os.Stat(v.Result); err != nil || !info.IsDir() {
+		return nil, compress.Invalidf("verify %s: there is no such directory: give the one that compress made", v.Result)
+	}
 	dir, err := objstore.OpenDirReadOnly(v.Result)
 	if err != nil {
 		return nil, err
@@ -109,11 +111,17 @@ func (v *verifier) files(ctx context.Context) (*coordinator.Manifest, error) {
 	}
 	listed := map[string]bool{coordinator.ManifestFile: true}
 	for _, f := range m.Files {
+		if listed[f.Name] {
+			v.problem("%s lists file %s twice", coordinator.ManifestFile, f.Name)
+			continue
+		}
 		listed[f.Name] = true
 		n, sum, err := v.digest(ctx, f.Name)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			v.problem("file %s is missing", f.Name)
+		case errors.Is(err, errNoFile):
+			v.problem("%s is not a file", f.Name)
 		case err != nil:
 			return nil, err
 		case n != f.Size:
@@ -128,15 +136,37 @@ func (v *verifier) files(ctx context.Context) (*coordinator.Manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !listed[info.Key] && strings.HasSuffix(info.Key, ".safetensors") {
+		if !listed[info.Key] && loaded(info.Key) {
 			v.problem("file %s is no part of the result: loaders may read it", info.Key)
 		}
+	}
+	if !listed[coordinator.ReportFile] {
+		v.problem("%s does not list %s", coordinator.ManifestFile, coordinator.ReportFile)
 	}
 	return m, nil
 }
 
+// loaded reports whether a loader may take a file for part of the model.
+func loaded(name string) bool {
+	for _, suffix := range []string{".safetensors", ".safetensors.index.json", "config.json"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// errNoFile says that there is something else where a file is due.
+var errNoFile = errors.New("not a regular file")
+
 func (v *verifier) digest(ctx context.Context, name string) (int64, string, error) {
-	f, err := os.Open(filepath.Join(v.Result, filepath.FromSlash(name)))
+	path := filepath.Join(v.Result, filepath.FromSlash(name))
+	if info, err := os.Stat(path); err != nil {
+		return 0, "", err
+	} else if !info.Mode().IsRegular() { // opening a pipe would wait for a writer
+		return 0, "", errNoFile
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return 0, "", err
 	}
@@ -184,7 +214,7 @@ func (v *verifier) scales(ctx context.Context) error {
 			vals := values[:len(part)/d.Size()]
 			tensor.ToFloat32(vals, part, d)
 			for i, s := range vals {
-				if s == 0 || math.IsNaN(float64(s)) || math.IsInf(float64(s), 0) {
+				if !(s > 0) || math.IsInf(float64(s), 0) { // no method makes a negative one
 					v.problem("tensor %s: scale %d is %v", t.Name, off/int64(d.Size())+int64(i), s)
 					good = false
 					break
@@ -198,30 +228,19 @@ func (v *verifier) scales(ctx context.Context) error {
 	return nil
 }
 
-// report reads report.json.
-func (v *verifier) report() (*coordinator.Report, error) {
-	b, err := os.ReadFile(filepath.Join(v.Result, coordinator.ReportFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // its absence from the manifest's files is a problem already
-	}
-	if err != nil {
-		return nil, err
-	}
-	var report coordinator.Report
-	if err := json.Unmarshal(b, &report); err != nil {
-		v.problem("read %s: %v", coordinator.ReportFile, err)
-		return nil, nil
-	}
-	return &report, nil
-}
-
 // source plans the same result again and holds everything against it.
-func (v *verifier) source(ctx context.Context, source string, m *coordinator.Manifest, report *coordinator.Report) error {
+//
+//nolint:gocyclo // one check after the other
+func (v *verifier) source(ctx context.Context, source string, m *coordinator.Manifest, report *given) error {
 	src, err := shard.Open(ctx, source, shard.OpenOptions{})
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
 	defer src.Close() //nolint:errcheck // opened for reading
+	if name := otherSource(src.Manifest, m.Source); name != "" {
+		v.problem("%s is not the source that the result was made of: %s differs", source, name)
+		return nil
+	}
 	rec, err := recipe.ParseCanonical(coordinator.ManifestFile, m.Recipe)
 	if err != nil {
 		v.problem("%v", err)
@@ -239,20 +258,21 @@ func (v *verifier) source(ctx context.Context, source string, m *coordinator.Man
 		if doc.want == nil {
 			continue
 		}
-		if got, err := os.ReadFile(filepath.Join(v.Result, doc.name)); err == nil && !bytes.Equal(got, doc.want) {
+		got, err := v.document(doc.name)
+		switch {
+		case err != nil:
+			v.problem("%v", err)
+		case !bytes.Equal(got, doc.want):
 			v.problem("%s is not what the recipe makes of the source's", doc.name)
 		}
+	}
+	if err := v.compareReport(plan, report); err != nil {
+		return err
 	}
 	if v.tensors(plan); len(v.Problems) > 0 {
 		return nil // decoding needs the right shapes
 	}
-	reported := map[string]float64{}
-	for _, l := range report.Linears {
-		if l.RelativeError != nil {
-			reported[l.Name] = *l.RelativeError
-		}
-	}
-	return v.linears(ctx, src, plan, reported)
+	return v.linears(ctx, src, plan, report)
 }
 
 // tensors compares names, types, shapes and files with the plan's.
