@@ -102,6 +102,10 @@ func killed(err error) bool {
 	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
+// stop and resume hold a process still where it is.
+func stop(cmd *exec.Cmd) error   { return cmd.Process.Signal(syscall.SIGSTOP) }
+func resume(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGCONT) }
+
 // crashPoints kills a process after its n-th operation, for n = 1 and every
 // stride-th after it, until one ends undisturbed. After each death the same
 // command must end with the same bytes. begin makes what a process starts from.

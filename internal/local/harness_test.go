@@ -18,8 +18,6 @@ import (
 	"github.com/shardpress/shardpress/shard"
 )
 
-const tinyConfig = `{"model_type":"llama","architectures":["LlamaForCausalLM"],"hidden_size":64,"num_hidden_layers":2,"torch_dtype":"bfloat16"}`
-
 // tinyModel is a checkpoint of blocks and what lies outside them, each a task of a
 // millisecond, with an extra file.
 func tinyModel(t *testing.T, blocks int) string {
@@ -28,7 +26,8 @@ func tinyModel(t *testing.T, blocks int) string {
 	for b := range blocks {
 		arrays = append(arrays, llama(fmt.Sprint(b))...)
 	}
-	model := writeSource(t, tinyConfig, arrays)
+	config := fmt.Sprintf(`{"model_type":"llama","architectures":["LlamaForCausalLM"],"hidden_size":64,"num_hidden_layers":%d,"torch_dtype":"bfloat16"}`, blocks)
+	model := writeSource(t, config, arrays)
 	if err := os.WriteFile(filepath.Join(model, "tokenizer.json"), []byte(`{"version":"1.0"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
