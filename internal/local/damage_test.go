@@ -58,7 +58,7 @@ func flip(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // what matters was written
+	defer f.Close()
 	before, err := f.Stat()
 	if err != nil {
 		return err
