@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,7 @@ func demo(c *cobra.Command, dir string, fleet *fleetFlags) error {
 	}
 	fmt.Fprintf(w, "The bundled model: a 2-million-weight Llama trained on the story grammar of this repository.\nEach recipe is planned by layer, its tasks travel a JetStream queue to %d workers and come back over a store.\n\n", fleet.workers)
 	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "RECIPE\tFORMAT\tBYTES\tRATIO\tBITS/WEIGHT\tENCODED\tWORST LINEAR\tERROR\tSNR\tVERIFIED")
+	fmt.Fprintln(table, "RECIPE\tBYTES\tRATIO\tBITS/WEIGHT\tENCODED\tWORST LINEAR\tERROR\tVERIFIED")
 	for _, d := range demoRecipes() {
 		r, err := loadRecipe(d.recipe, d.set)
 		if err != nil {
@@ -118,14 +119,11 @@ func demo(c *cobra.Command, dir string, fleet *fleetFlags) error {
 }
 
 func demoRow(w io.Writer, name string, r *coordinator.Report, checked string) {
-	worst, lost, snr := "-", "-", "-"
+	worst, lost := "-", "-"
 	if l := r.Worst(); l != nil {
-		worst, lost = l.Name, fmt.Sprintf("%.4f", *l.RelativeError)
-		if l.SNR != nil {
-			snr = fmt.Sprintf("%.1f dB", *l.SNR)
-		}
+		worst, lost = strings.TrimPrefix(l.Name, "model."), fmt.Sprintf("%.4f", *l.RelativeError)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%d\t%.2f\t%.3f\t%.3f\t%s\t%s\t%s\t%s\n", name, r.Format, r.Result.Bytes, r.Ratio, r.BitsPerWeight, r.EncodedBitsPerWeight, worst, lost, snr, checked)
+	fmt.Fprintf(w, "%s\t%d\t%.2f\t%.3f\t%.3f\t%s\t%s\t%s\n", name, r.Result.Bytes, r.Ratio, r.BitsPerWeight, r.EncodedBitsPerWeight, worst, lost, checked)
 }
 
 // check verifies a result against its source and says so in a word or two.

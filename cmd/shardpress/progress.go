@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -21,21 +22,30 @@ type view interface {
 	close()
 }
 
+// isTerminal reports whether bars can be drawn on w: on a terminal that says how
+// high it is.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return false
+	}
+	_, height, err := term.GetSize(int(f.Fd()))
+	return err == nil && height > 0
 }
 
 // tally counts bytes of source that are worked through, over attempts that may
 // start again.
 type tally struct {
-	plan  *coordinator.Plan
-	units []int64 // bytes so far of each unit
-	total int64
-	done  int
+	plan   *coordinator.Plan
+	units  []int64 // bytes so far of each unit
+	placed []bool  // by unit
+	total  int64
+	done   int // units that are placed
 }
 
-func (t *tally) start(p *coordinator.Plan) { t.plan, t.units = p, make([]int64, len(p.Units)) }
+func (t *tally) start(p *coordinator.Plan) {
+	t.plan, t.units, t.placed = p, make([]int64, len(p.Units)), make([]bool, len(p.Units))
+}
 
 func (t *tally) note(u coordinator.Update) {
 	switch u.Kind {
@@ -48,8 +58,15 @@ func (t *tally) note(u coordinator.Update) {
 		full := t.plan.Units[u.Unit].Layout.SourceBytes
 		t.total += full - t.units[u.Unit]
 		t.units[u.Unit] = full
-		t.done++
+		if !t.placed[u.Unit] {
+			t.placed[u.Unit] = true
+			t.done++
+		}
 	case coordinator.UpdateRepair:
+		if t.placed[u.Unit] {
+			t.placed[u.Unit] = false
+			t.done--
+		}
 		t.total -= t.units[u.Unit]
 		t.units[u.Unit] = 0
 	}
@@ -112,6 +129,7 @@ type bars struct {
 	lines
 	progress *mpb.Progress
 	bar      *mpb.Bar
+	tasks    atomic.Int64 // placed ones, for the bar, which is drawn by a goroutine of its own
 }
 
 func newBars(w io.Writer) *bars { return &bars{lines: lines{w: w}} }
@@ -120,29 +138,46 @@ func (b *bars) update(u coordinator.Update) {
 	switch u.Kind {
 	case coordinator.UpdateStarted:
 		b.lines.update(u)
+		tasks := len(b.plan.Units)
 		b.progress = mpb.New(mpb.WithOutput(b.w), mpb.WithWidth(40))
-		b.bar = b.progress.AddBar(b.plan.SourceBytes(),
+		// A bar that is made with its total ends when its bytes are there, before the
+		// last task is placed.
+		b.bar = b.progress.AddBar(0,
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
-				return fmt.Sprintf("%d/%d tasks ", b.done, len(b.plan.Units))
+				return fmt.Sprintf("%d/%d tasks ", b.tasks.Load(), tasks)
 			})),
 			mpb.AppendDecorators(
 				decor.CountersKibiByte("% .1f / % .1f "),
 				decor.AverageSpeed(decor.SizeB1024(0), "% .1f "),
 				decor.Name("left "), decor.AverageETA(decor.ET_STYLE_GO),
 			))
-	case coordinator.UpdateFailed, coordinator.UpdateRepair, coordinator.UpdateProgress, coordinator.UpdatePlaced:
+		b.bar.SetTotal(b.plan.SourceBytes(), false)
+	case coordinator.UpdateFailed, coordinator.UpdateRepair:
+		above := b.lines
+		above.w = b.progress
+		above.update(u)
+		b.tally = above.tally
+		b.draw()
+	case coordinator.UpdateProgress, coordinator.UpdatePlaced:
 		b.note(u)
-		if b.bar != nil {
-			b.bar.SetCurrent(b.total)
+		b.draw()
+	case coordinator.UpdateFinished:
+		if b.bar != nil && u.Message == "" {
+			b.bar.SetTotal(-1, true)
 		}
 	}
+}
+
+func (b *bars) draw() {
+	b.tasks.Store(int64(b.done))
+	b.bar.SetCurrent(b.total)
 }
 
 func (b *bars) close() {
 	if b.bar == nil {
 		return
 	}
-	b.bar.Abort(false) // leaves the line as it is; a full bar is finished already
+	b.bar.Abort(false) // leaves the line as it is; that of a run that ended well is full already
 	b.progress.Wait()
 }
 
