@@ -40,7 +40,7 @@ func sparse(t *testing.T, config string, specs []shard.TensorSpec) *shard.Checkp
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ck.Close() }) //nolint:errcheck // opened for reading
+	t.Cleanup(func() { ck.Close() })
 	return ck
 }
 
@@ -154,7 +154,7 @@ func TestPlanIsAFunctionOfItsInputs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close() //nolint:errcheck // opened for reading
+	defer again.Close()
 	if got := shared(a, plan(t, again, preset(t, "w4a16-rtn"), "s")); got != 0 {
 		t.Errorf("source of another time: %d tasks in common", got)
 	}

@@ -73,6 +73,7 @@ type Update struct {
 	Reused  int    `json:"reused,omitempty"`
 	Tasks   int    `json:"tasks,omitempty"`
 	Message string `json:"message,omitempty"`
+	Final   bool   `json:"final,omitempty"` // the failure ends the run, whose error says it again
 }
 
 // Kinds of updates.
@@ -80,7 +81,7 @@ const (
 	UpdateStarted  = "started"  // Tasks, of which Reused have results already
 	UpdateProgress = "progress" // Unit, Worker, Bytes of source worked through so far
 	UpdateDone     = "done"     // Unit, Worker
-	UpdateFailed   = "failed"   // Unit, Worker, Message: an attempt
+	UpdateFailed   = "failed"   // Unit, Worker, Message, Final: an attempt
 	UpdateRepair   = "repair"   // Unit, Message: bytes were lost and are made again
 	UpdatePlaced   = "placed"   // Unit
 	UpdateAssemble = "assemble"
@@ -379,7 +380,8 @@ func (d *driver) failed(f *task.Failure) []Effect {
 	effects := d.state.Step(Failed{Failure: *f})
 	if len(effects) > 0 {
 		d.outcome.Failures++
-		d.tell(Update{Kind: UpdateFailed, Unit: d.index[f.ID], Task: f.ID.Short(), Worker: f.Worker, Message: f.Message})
+		_, final := effects[0].(Finish)
+		d.tell(Update{Kind: UpdateFailed, Unit: d.index[f.ID], Task: f.ID.Short(), Worker: f.Worker, Message: f.Message, Final: final})
 	}
 	return effects
 }
@@ -528,7 +530,7 @@ func readObject(ctx context.Context, b objstore.Bucket, key string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // opened for reading
+	defer r.Close()
 	data, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
 	if err == nil && len(data) > maxDocument {
 		err = fmt.Errorf("object %s is larger than %d bytes", key, maxDocument)

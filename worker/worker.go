@@ -72,7 +72,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			for {
 				err := w.one(ctx, b, &pull)
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // stopping is no error
 				}
 				if err != nil {
 					return err
@@ -144,7 +144,7 @@ func (w *Worker) handle(ctx context.Context, d queue.Delivery, m *task.Message) 
 	}
 	if ctx.Err() != nil { // drained: the task is free at once
 		w.giveBack(d, m, 0)
-		return nil
+		return nil //nolint:nilerr // another worker will do it
 	}
 	log.Info("attempt failed", "err", err) // the run tells of it, from the failure
 	return w.fail(ctx, d, m, attempt, kindOf(err), err)

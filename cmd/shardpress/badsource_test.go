@@ -211,7 +211,7 @@ func TestUnreadableSource(t *testing.T) {
 			if err := os.Chmod(path, 0); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { os.Chmod(path, 0o700) }) //nolint:errcheck,gosec // lets the directory be removed
+			t.Cleanup(func() { os.Chmod(path, 0o700) }) // lets the directory be removed
 			code, _, stderr := call("compress", "--model", model, "--recipe", "w4a16-rtn", "--out", filepath.Join(root, "out"))
 			if code != exitFailed {
 				t.Errorf("exit code %d", code)

@@ -90,7 +90,7 @@ func compress1(c *cobra.Command, j *local.Job, asJSON bool, reportFile string) e
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(reportFile, append(b, '\n'), 0o644); err != nil { //nolint:gosec // a report is for everybody
+		if err := os.WriteFile(reportFile, append(b, '\n'), 0o644); err != nil {
 			return fmt.Errorf("--report: %w; the result itself is complete", err)
 		}
 	}

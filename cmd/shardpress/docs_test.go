@@ -130,7 +130,7 @@ func TestRecipeDocument(t *testing.T) {
 		if !*update {
 			t.Fatal("docs/recipes.md is not what presets and methods say: go test ./cmd/shardpress -run RecipeDocument -update")
 		}
-		if err := os.WriteFile("../../docs/recipes.md", []byte(head+begin+want+end+tail), 0o644); err != nil { //nolint:gosec // a document is for everybody
+		if err := os.WriteFile("../../docs/recipes.md", []byte(head+begin+want+end+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

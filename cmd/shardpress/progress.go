@@ -104,6 +104,9 @@ func (l *lines) update(u coordinator.Update) {
 		}
 		fmt.Fprintf(l.w, "[%d/%d] %s%s\n", l.done, len(l.plan.Units), l.plan.Units[u.Unit].File, left)
 	case coordinator.UpdateFailed:
+		if u.Final {
+			return
+		}
 		fmt.Fprintf(l.w, "attempt at %s failed on worker %s: %s\n", l.plan.Units[u.Unit].File, u.Worker, u.Message)
 	case coordinator.UpdateRepair:
 		fmt.Fprintf(l.w, "making %s again: %s\n", l.plan.Units[u.Unit].File, u.Message)
@@ -188,7 +191,7 @@ func newJSONLines(w io.Writer) *jsonLines { return &jsonLines{json.NewEncoder(w)
 
 func (j *jsonLines) print(v any) {
 	// A reader that went away must not stop the run.
-	_ = j.e.Encode(v) //nolint:errcheck // see above
+	_ = j.e.Encode(v)
 }
 
 func (j *jsonLines) planned(p *coordinator.Plan) {

@@ -76,13 +76,13 @@ func TestVerifyFindsDamage(t *testing.T) {
 	scale := func(v float32) func(b []byte) {
 		return func(b []byte) { binary.LittleEndian.PutUint16(b[6:], uint16(math.Float32bits(v)>>16)) }
 	}
-	replace := func(name, old, new string) func(t *testing.T, dir string) {
+	replace := func(name, old, with string) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
 			edit(t, dir, name, true, func(b []byte) []byte {
 				if !bytes.Contains(b, []byte(old)) {
 					t.Fatalf("%s does not hold %q", name, old)
 				}
-				return bytes.Replace(b, []byte(old), []byte(new), 1)
+				return bytes.Replace(b, []byte(old), []byte(with), 1)
 			})
 		}
 	}

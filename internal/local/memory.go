@@ -34,7 +34,7 @@ func memTotal() (int64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		fields := strings.Fields(s.Text())
 		if len(fields) == 3 && fields[0] == "MemTotal:" {

@@ -124,7 +124,7 @@ func (j *Job) unlink(name string) error {
 // in one directory. The lock is on the directory itself: a file would be no part
 // of the result.
 func lockOutput(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // a result is for everybody that the umask admits
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("output: %w", err)
 	}
 	f, err := os.Open(dir)
@@ -133,10 +133,10 @@ func lockOutput(dir string) (unlock func(), err error) {
 	}
 	// Some network file systems lock no directories; the store's lock must do there.
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		f.Close() //nolint:errcheck // opened for reading
+		f.Close()
 		return nil, fmt.Errorf("output: another shardpress process is making a result in %s: wait for it, stop it, or name another directory with --out", dir)
 	}
-	return func() { f.Close() }, nil //nolint:errcheck // closing lets go of the lock
+	return func() { f.Close() }, nil // closing lets go of the lock
 }
 
 // lock keeps two processes from serving one store: the embedded broker lives in
@@ -147,8 +147,8 @@ func lock(store string) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close() //nolint:errcheck // never written
+		f.Close()
 		return nil, fmt.Errorf("store %s is in use by another shardpress process: wait for it, stop it, or name another store with --store (%w)", store, err)
 	}
-	return func() { f.Close() }, nil //nolint:errcheck // closing lets go of the lock
+	return func() { f.Close() }, nil // closing lets go of the lock
 }

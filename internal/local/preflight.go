@@ -78,8 +78,8 @@ func apart(j *Job, model string) error {
 		if err != nil {
 			return err
 		}
-		if real, err := filepath.EvalSymlinks(abs); err == nil {
-			abs = real
+		if resolved, err := filepath.EvalSymlinks(abs); err == nil {
+			abs = resolved
 		}
 		for _, o := range seen {
 			// A store may hold nothing but its objects, and a result nothing but its files.

@@ -273,7 +273,7 @@ func checkTensors(t *testing.T, out string, names []string) {
 		t.Error(err)
 		return
 	}
-	defer ck.Close() //nolint:errcheck // opened for reading
+	defer ck.Close()
 	for _, name := range names {
 		if _, ok := ck.Manifest.Tensor(name); !ok {
 			t.Errorf("result has no tensor %s", name)

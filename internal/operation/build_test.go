@@ -78,7 +78,7 @@ func checkpoint(t *testing.T, tensors []testTensor) *shard.Checkpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ck.Close() }) //nolint:errcheck // opened for reading
+	t.Cleanup(func() { ck.Close() })
 	return ck
 }
 

@@ -103,7 +103,7 @@ func TestWeightsThatAreNoNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close() //nolint:errcheck // opened for reading
+	defer again.Close()
 	for _, k := range kernels(t) {
 		p := &EncodeParams{Tensors: again.Manifest.Tensors}
 		p.Items = append(p.Items, Item{Encode: []EncodeLinear{p.encode(l, "rtn", 1, `{}`, FormatPack)}})

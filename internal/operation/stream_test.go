@@ -33,12 +33,12 @@ func sparse(tb testing.TB, rows, cols int64, fill func(row []byte)) *shard.Check
 		tb.Fatal(err)
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
-	w.Write(layout.Header) //nolint:errcheck // kept by the writer and returned by Flush
+	w.Write(layout.Header) // kept by the writer and returned by Flush
 	if fill != nil {
 		row := make([]byte, cols*2)
 		for range rows {
 			fill(row)
-			w.Write(row) //nolint:errcheck // likewise
+			w.Write(row)
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -54,7 +54,7 @@ func sparse(tb testing.TB, rows, cols int64, fill func(row []byte)) *shard.Check
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { ck.Close() }) //nolint:errcheck // opened for reading
+	tb.Cleanup(func() { ck.Close() })
 	return ck
 }
 

@@ -216,7 +216,7 @@ func (q *Queue) Next(ctx context.Context, cells func() []Cell) (Delivery, error)
 		}
 		// The wake-up is a hint and may go to another worker: look by oneself too,
 		// with jitter so that a fleet does not ask in step.
-		timer := time.NewTimer(time.Second + rand.N(500*time.Millisecond)) //nolint:gosec // jitter, no secret
+		timer := time.NewTimer(time.Second + rand.N(500*time.Millisecond))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

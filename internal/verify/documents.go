@@ -34,7 +34,7 @@ func (v *verifier) document(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
 	if err == nil && len(b) > maxDocument {
 		err = fmt.Errorf("%s is larger than %d bytes", name, maxDocument)

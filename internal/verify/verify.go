@@ -170,7 +170,7 @@ func (v *verifier) digest(ctx context.Context, name string) (int64, string, erro
 	if err != nil {
 		return 0, "", err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	h := sha256.New()
 	buf := make([]byte, 1<<20)
 	var total int64

@@ -183,8 +183,8 @@ func TestHostileResult(t *testing.T) {
 		}
 		return b
 	}
-	number := func(old, new string) func([]byte) []byte {
-		return func(b []byte) []byte { return []byte(strings.Replace(string(b), old, new, 1)) }
+	number := func(old, with string) func([]byte) []byte {
+		return func(b []byte) []byte { return []byte(strings.Replace(string(b), old, with, 1)) }
 	}
 	size := fmt.Sprintf(`"size": %d`, len(read(whole, "model.safetensors")))
 	tests := []struct {
