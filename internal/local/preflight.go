@@ -35,7 +35,7 @@ func preflight(ctx context.Context, j *Job, model string, plan *coordinator.Plan
 	for _, p := range []struct{ flag, dir string }{{"--out", j.Out}, {"--store", j.Store}} {
 		dir := existing(p.dir)
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-			return fmt.Errorf("%s %s: cannot write %s (%w): check its owner, its mode and the mount, or choose another place", p.flag, p.dir, dir, err)
+			return fmt.Errorf("%s: cannot write %s (%w): check its owner, its mode and the mount, or choose another place", p.flag, dir, err)
 		}
 	}
 	return room(ctx, j, store, out, plan)
