@@ -125,7 +125,7 @@ func (w *Worker) discard(ctx context.Context, id task.ID, attempt string) {
 			err = w.Store.Delete(ctx, info.Key)
 		}
 		if err != nil {
-			w.Log.Warn("attempt not cleaned up", "task", id.Short(), "err", err)
+			w.warn(ctx, "attempt not cleaned up", id, err)
 			return
 		}
 	}
@@ -167,14 +167,22 @@ func (w *Worker) fail(ctx context.Context, d queue.Delivery, m *task.Message, at
 	}
 	key := task.FailureKey(m.Run, m.ID, attempt)
 	if _, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{}); err != nil {
-		w.Log.Warn("failure not stored", "task", m.ID.Short(), "err", err) // the notice must do
+		w.warn(ctx, "failure not stored", m.ID, err) // the notice must do
 	}
 	if err := d.Abandon(string(kind)); err != nil {
-		w.Log.Warn("task not abandoned", "task", m.ID.Short(), "err", err)
+		w.warn(ctx, "task not abandoned", m.ID, err)
 	}
 	f.Message = shorten(f.Message, maxNoticeText)
 	w.notify(&task.Notice{ID: m.ID, State: task.Failed, Worker: w.Name, Failure: &f})
 	return nil
+}
+
+// warn logs what went wrong beside a task, unless the worker is being stopped: then
+// it is no news that something could not be finished.
+func (w *Worker) warn(ctx context.Context, what string, id task.ID, err error) {
+	if ctx.Err() == nil {
+		w.Log.Warn(what, "task", id.Short(), "err", err)
+	}
 }
 
 // giveBack offers the task again after a while. If the queue does not take it back

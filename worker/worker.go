@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,12 +64,12 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("start worker %s: memory of %d bytes is below the smallest memory class of %d", w.Name, w.Memory, queue.SmallestMemory)
 	}
 	b := &budget{free: w.Memory, changed: make(chan struct{}, 1)}
-	var pull sync.Mutex // one slot asks the queue at a time, so that what it is told fits still fits
+	pull := make(chan struct{}, 1) // one slot asks the queue at a time, so that what it is told fits still fits
 	g, ctx := errgroup.WithContext(ctx)
 	for range max(w.Slots, 1) {
 		g.Go(func() error {
 			for {
-				err := w.one(ctx, b, &pull)
+				err := w.one(ctx, b, pull)
 				if ctx.Err() != nil {
 					return nil //nolint:nilerr // stopping is no error
 				}
@@ -84,20 +83,24 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // one pulls a task and does it.
-func (w *Worker) one(ctx context.Context, b *budget, pull *sync.Mutex) error {
-	pull.Lock()
+func (w *Worker) one(ctx context.Context, b *budget, pull chan struct{}) error {
+	select {
+	case pull <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if err := b.wait(ctx, queue.SmallestMemory); err != nil {
-		pull.Unlock()
+		<-pull
 		return err
 	}
 	d, err := w.Queue.Next(ctx, func() []queue.Cell { return queue.Ladder(w.Class, b.available()) })
 	if err != nil {
-		pull.Unlock()
+		<-pull
 		return err
 	}
 	m, err := d.Message()
 	if err != nil {
-		pull.Unlock()
+		<-pull
 		w.Log.Error("message cannot be read, dropped", "err", err)
 		if err := d.Abandon("unreadable message"); err != nil {
 			w.Log.Warn("message not abandoned", "err", err)
@@ -106,7 +109,7 @@ func (w *Worker) one(ctx context.Context, b *budget, pull *sync.Mutex) error {
 	}
 	// The cell bounds what the task needs; the message says how much of it.
 	b.take(m.Memory)
-	pull.Unlock()
+	<-pull
 	defer b.give(m.Memory)
 	return w.handle(ctx, d, m)
 }
@@ -115,7 +118,7 @@ func (w *Worker) one(ctx context.Context, b *budget, pull *sync.Mutex) error {
 func (w *Worker) handle(ctx context.Context, d queue.Delivery, m *task.Message) error {
 	log := w.Log.With("task", m.ID.Short(), "attempt", d.Attempt())
 	if r, err := w.committed(ctx, m.ID); err != nil {
-		log.Warn("store does not answer", "err", err)
+		w.warn(ctx, "store does not answer", m.ID, err)
 		w.giveBack(d, m, 5*time.Second)
 		return nil
 	} else if r != nil && r.Attempt != m.Repair {
@@ -220,9 +223,9 @@ func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Messag
 }
 
 func (w *Worker) done(ctx context.Context, d queue.Delivery, m *task.Message) error {
-	if err := d.Done(ctx); err != nil && ctx.Err() == nil {
+	if err := d.Done(ctx); err != nil {
 		// The task is committed: whoever is offered it again will see that.
-		w.Log.Warn("acknowledgement failed", "task", m.ID.Short(), "err", err)
+		w.warn(ctx, "acknowledgement failed", m.ID, err)
 	}
 	w.notify(&task.Notice{ID: m.ID, State: task.Done, Worker: w.Name})
 	return nil
