@@ -34,7 +34,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s) each
 	@grep -rEo --include='*_test.go' --exclude-dir='.*' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do \
 	  target="$${target#func }"; package="./$$(dirname "$${file#./}")"; \
 	  echo "fuzz $$package $$target for $(FUZZTIME)"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$package"; \
 	done
 
 .PHONY: bench
