@@ -138,12 +138,9 @@ func (w *Worker) settled(ctx context.Context, id task.ID, attempt string) (stand
 	return err == nil && r != nil && r.Attempt == attempt, err == nil
 }
 
-// Bounds of a failure's text in bytes: what is stored with the run, and what
-// travels in a notice, where JSON may make six bytes of one.
-const (
-	maxStoredText = 64 << 10
-	maxNoticeText = 4 << 10
-)
+// maxText bounds the text of a failure in bytes. It travels in a notice, where JSON
+// may make six bytes of one.
+const maxText = 8 << 10
 
 // shorten cuts a text in its middle: it says at its beginning what failed and at
 // its end why.
@@ -160,7 +157,7 @@ func shorten(s string, n int) string {
 // it: the coordinator decides whether it is tried again. It looks for stored
 // failures when the notice is lost.
 func (w *Worker) fail(ctx context.Context, d queue.Delivery, m *task.Message, attempt string, kind task.Kind, cause error) error {
-	f := task.Failure{ID: m.ID, Attempt: attempt, Worker: w.Name, Kind: kind, Message: shorten(cause.Error(), maxStoredText)}
+	f := task.Failure{ID: m.ID, Attempt: attempt, Worker: w.Name, Kind: kind, Message: shorten(cause.Error(), maxText)}
 	b, err := json.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("encode failure of task %s: %w", m.ID.Short(), err)
@@ -172,7 +169,6 @@ func (w *Worker) fail(ctx context.Context, d queue.Delivery, m *task.Message, at
 	if err := d.Abandon(string(kind)); err != nil {
 		w.warn(ctx, "task not abandoned", m.ID, err)
 	}
-	f.Message = shorten(f.Message, maxNoticeText)
 	w.notify(&task.Notice{ID: m.ID, State: task.Failed, Worker: w.Name, Failure: &f})
 	return nil
 }

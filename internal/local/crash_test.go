@@ -174,7 +174,7 @@ func stride(full int64) int64 {
 func TestEveryCrashPointEndsWithTheSameBytes(t *testing.T) {
 	t.Parallel()
 	model := tinyModel(t, 2)
-	crashPoints(t, stride(9), child{Model: model, Workers: 1}, func(string) error { return nil }, calm(t, model))
+	crashPoints(t, stride(19), child{Model: model, Workers: 1}, func(string) error { return nil }, calm(t, model))
 }
 
 // TestEveryCrashPointOfAReplacement is the same where a finished result of another
@@ -193,7 +193,7 @@ func TestEveryCrashPointOfAReplacement(t *testing.T) {
 		_, err = local.Run(t.Context(), j)
 		return err
 	}
-	crashPoints(t, stride(9), child{Model: model, Workers: 2, Overwrite: true}, begin, calm(t, model))
+	crashPoints(t, stride(19), child{Model: model, Workers: 2, Overwrite: true}, begin, calm(t, model))
 }
 
 // TestKilledAgainAndAgain kills a longer run from outside at moments that it does
@@ -202,7 +202,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	kills := 20
 	if testing.Short() {
-		kills = 4
+		kills = 2
 	}
 	model := tinyModel(t, 12)
 	want := calm(t, model)

@@ -64,7 +64,7 @@ func lookAtOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coor
 	case state == coordinator.Foreign:
 		return nil, 0, compress.Invalidf("output: %s is not empty and holds no result of shardpress: name a new or empty directory with --out", j.Out)
 	case state == coordinator.Other && !j.Overwrite:
-		return nil, 0, compress.Invalidf("output: %s holds a finished result of another recipe or of other source bytes: name another directory with --out, or replace it with --overwrite", j.Out)
+		return nil, 0, compress.Invalidf("output: %s holds a finished result of another recipe or of other source bytes, or one whose tasks are no longer in the store: name another directory with --out, or replace it with --overwrite", j.Out)
 	}
 	return out, state, nil
 }
@@ -74,24 +74,37 @@ func apart(j *Job, model string) error {
 	type place struct{ flag, path string }
 	var seen []place
 	for _, p := range []place{{"--model", model}, {"--out", j.Out}, {"--store", j.Store}} {
-		abs, err := filepath.Abs(p.path)
+		abs, err := resolve(p.path)
 		if err != nil {
 			return err
-		}
-		if resolved, err := filepath.EvalSymlinks(abs); err == nil {
-			abs = resolved
 		}
 		for _, o := range seen {
 			// A store may hold nothing but its objects, and a result nothing but its files.
 			// The default store lies beside the result, in the same folder as the model or not.
-			if abs == o.path || p.flag == "--out" && o.flag == "--model" && within(abs, o.path) ||
-				p.flag == "--store" && within(abs, o.path) || p.flag == "--out" && within(o.path, abs) {
+			if abs == o.path || within(abs, o.path) || within(o.path, abs) {
 				return compress.Invalidf("%s %s and %s %s must not be the same or one inside the other: choose another directory", p.flag, abs, o.flag, o.path)
 			}
 		}
 		seen = append(seen, place{p.flag, abs})
 	}
 	return nil
+}
+
+// resolve is the absolute path without symbolic links, as far as it is there.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir := existing(abs)
+	rest, err := filepath.Rel(dir, abs)
+	if err != nil {
+		return "", err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", fmt.Errorf("resolve %s: %w", path, err)
+	}
+	return filepath.Join(dir, rest), nil
 }
 
 func within(path, dir string) bool {
