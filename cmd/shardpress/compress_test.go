@@ -299,4 +299,13 @@ func TestDemo(t *testing.T) {
 		}
 		mustCall(t, "verify", "--model", filepath.Join(keep, "story"), filepath.Join(keep, d.name))
 	}
+	// Again, with one result missing: the same table.
+	remove(t, filepath.Join(keep, demoRecipes()[1].name))
+	again := mustCall(t, "demo", "--keep", keep)
+	if n := strings.Count(again, "is complete already"); n != len(demoRecipes())-1 {
+		t.Errorf("%d results were complete: %q", n, again)
+	}
+	if table := said[strings.Index(said, "\nRECIPE "):]; !strings.HasSuffix(again, table) {
+		t.Errorf("the demo again says %q, want %q", again, table)
+	}
 }

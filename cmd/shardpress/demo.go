@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,7 +28,7 @@ func newDemo() *cobra.Command {
 		Long: `Compress a small trained model that comes with the program by several recipes, with
 the embedded broker and a directory as the store, verify each result and print a
 table. Nothing else is needed, and nothing is left behind unless --keep names a
-directory.`,
+directory. A demo in the same directory again goes on with what stands there.`,
 		Example: `  shardpress demo
   shardpress demo --keep ./demo`,
 		Args: cobra.NoArgs,
@@ -101,14 +103,23 @@ func demo(c *cobra.Command, dir string, fleet *fleetFlags) error {
 		j.Planned, j.Watch = view.planned, view.update
 		o, err := local.Run(c.Context(), j)
 		view.close()
-		if err != nil {
+		var report *coordinator.Report
+		switch {
+		case err == nil:
+			report = o.Report
+		case errors.Is(err, local.ErrComplete): // of an earlier demo with the same --keep
+			fmt.Fprintln(w, "is complete already")
+			if report, err = readReport(j.Out); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
 		checked, err := check(c.Context(), model, j.Out)
 		if err != nil {
 			return err
 		}
-		demoRow(table, d.name, o.Report, checked)
+		demoRow(table, d.name, report, checked)
 	}
 	fmt.Fprintln(w)
 	if err := table.Flush(); err != nil {
@@ -124,6 +135,20 @@ func demoRow(w io.Writer, name string, r *coordinator.Report, checked string) {
 		worst, lost = strings.TrimPrefix(l.Name, "model."), fmt.Sprintf("%.4f", *l.RelativeError)
 	}
 	fmt.Fprintf(w, "%s\t%d\t%.2f\t%.3f\t%.3f\t%s\t%s\t%s\n", name, r.Result.Bytes, r.Ratio, r.BitsPerWeight, r.EncodedBitsPerWeight, worst, lost, checked)
+}
+
+// readReport reads the report of a finished result.
+func readReport(result string) (*coordinator.Report, error) {
+	path := filepath.Join(result, coordinator.ReportFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read report: %w", err)
+	}
+	var r coordinator.Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("read report %s: %w: remove %s and run the demo again", path, err, result)
+	}
+	return &r, nil
 }
 
 // check verifies a result against its source and says so in a word or two.
