@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/internal/task"
@@ -121,7 +122,7 @@ func known(root *cobra.Command, args []string) error {
 	return nil
 }
 
-// wrapArgs makes wrong arguments and missing flags usage errors.
+// wrapArgs makes wrong arguments, missing flags and empty values usage errors.
 func wrapArgs(c *cobra.Command) {
 	check := c.Args
 	if check == nil {
@@ -132,11 +133,30 @@ func wrapArgs(c *cobra.Command) {
 		if err == nil {
 			err = c.ValidateRequiredFlags()
 		}
+		if err == nil {
+			err = filled(c, args)
+		}
 		if err != nil {
 			return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 		}
 		return nil
 	}
+}
+
+// filled refuses values that are empty: they come from variables that are not set,
+// and an empty path would mean the working directory.
+func filled(c *cobra.Command, args []string) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" && err == nil {
+			err = fmt.Errorf("--%s: the value is empty: is a variable not set?", f.Name)
+		}
+	})
+	for _, a := range args {
+		if a == "" && err == nil {
+			err = errors.New("an argument is empty: is a variable not set?")
+		}
+	}
+	return err
 }
 
 func newLogger(w io.Writer) *slog.Logger {
