@@ -41,7 +41,7 @@ func openOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coordi
 	}
 	j.step("output is a store")
 	out = j.bucket(dir)
-	return out, false, coordinator.NewOutput(out, "").Begin(ctx)
+	return out, false, coordinator.NewOutput(out, "").Begin(ctx, plan)
 }
 
 // release makes a finished result's directory an ordinary one. The run may have
@@ -136,7 +136,7 @@ func lockOutput(dir string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("output: another shardpress process is making a result in %s: wait for it, stop it, or name another directory with --out", dir)
 	}
-	return func() { f.Close() }, nil // closing lets go of the lock
+	return func() { letGo(f) }, nil
 }
 
 // lock keeps two processes from serving one store: the embedded broker lives in
@@ -150,5 +150,12 @@ func lock(store string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("store %s is in use by another shardpress process: wait for it, stop it, or name another store with --store (%w)", store, err)
 	}
-	return func() { f.Close() }, nil // closing lets go of the lock
+	return func() { letGo(f) }, nil
+}
+
+// letGo lets go of a lock also where a process that was forked just now still
+// has the file open, as closing alone would not.
+func letGo(f *os.File) {
+	syscall.Flock(int(f.Fd()), syscall.LOCK_UN) //nolint:errcheck // closing does it, too, if later
+	f.Close()                                   //nolint:errcheck // never written
 }

@@ -51,7 +51,8 @@ type Queue struct {
 }
 
 func open(nc *nats.Conn) (*Queue, error) {
-	js, err := jetstream.New(nc)
+	// NATS gives a request 5 s, which a busy disk behind a broker that syncs always may exceed.
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(30*time.Second))
 	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("open JetStream: %w", err)
