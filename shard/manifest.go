@@ -106,6 +106,14 @@ type Manifest struct {
 	byName map[string]int // into Tensors; nil in a manifest that was put together by hand
 }
 
+// Index makes Tensor fast for a manifest that was put together by hand, whose tensors do not change any more.
+func (m *Manifest) Index() {
+	m.byName = make(map[string]int, len(m.Tensors))
+	for i, t := range m.Tensors {
+		m.byName[t.Name] = i
+	}
+}
+
 // Tensor finds a tensor by name.
 func (m *Manifest) Tensor(name string) (Tensor, bool) {
 	if m.byName != nil {

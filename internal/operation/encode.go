@@ -1,13 +1,13 @@
 package operation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"slices"
 
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/compress/recipe"
@@ -93,7 +93,7 @@ func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consum
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // opened for reading
-	job := &encodeJob{params: p, layout: layout, manifest: p.manifest(), source: src, env: env}
+	job := &encodeJob{params: p, layout: layout, manifest: layout.manifest, source: src, env: env}
 	file := objstore.FromWriter(func(w io.Writer) error {
 		err := job.write(ctx, w)
 		if k := Classify(err); err != nil && (k == task.Invalid || k == task.Changed) {
@@ -116,7 +116,7 @@ func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consum
 	if err != nil {
 		return nil, fmt.Errorf("encode statistics: %w", err)
 	}
-	return consumed, env.Put(ctx, LinearsOutput, newReader(b), int64(len(b)))
+	return consumed, env.Put(ctx, LinearsOutput, bytes.NewReader(b), int64(len(b)))
 }
 
 // inputError is an error of what is read, on its way through the store that was to
@@ -194,18 +194,21 @@ func (p *EncodeParams) check() error {
 	return nil
 }
 
-// manifest is the part of the source's manifest that the task needs.
+// manifest is the part of the source's manifest that the task needs. Every item
+// looks for its tensors by name.
 func (p *EncodeParams) manifest() *shard.Manifest {
-	return &shard.Manifest{Tensors: p.Tensors, Linears: p.Linears}
+	m := &shard.Manifest{Tensors: p.Tensors, Linears: p.Linears}
+	m.Index()
+	return m
 }
 
-// tensorAt finds a tensor of the params.
-func (p *EncodeParams) tensor(name string) (shard.Tensor, error) {
-	i := slices.IndexFunc(p.Tensors, func(t shard.Tensor) bool { return t.Name == name })
-	if i < 0 {
+// tensorNamed finds a tensor that an item names.
+func tensorNamed(m *shard.Manifest, name string) (shard.Tensor, error) {
+	t, ok := m.Tensor(name)
+	if !ok {
 		return shard.Tensor{}, fmt.Errorf("parameters of %s: %w: no tensor %q", EncodeOp, task.ErrInvalid, name)
 	}
-	return p.Tensors[i], nil
+	return t, nil
 }
 
 func (p *EncodeParams) linear(i int) (shard.Linear, error) {

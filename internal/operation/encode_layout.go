@@ -12,7 +12,8 @@ import (
 
 // Layout is what EncodeOp will write and need, known from the spec alone.
 type Layout struct {
-	File *shard.Layout
+	File     *shard.Layout
+	manifest *shard.Manifest // of what the params name
 	// parts say how each tensor of the file is made, in its order.
 	parts []part
 	// Items are in the order of the params' items.
@@ -87,8 +88,8 @@ const overhead = 24 << 20
 
 // Layout works out the file, refusing what can never work.
 func (p *EncodeParams) Layout() (*Layout, error) {
-	l := &Layout{Memory: overhead}
 	m := p.manifest()
+	l := &Layout{manifest: m, Memory: overhead}
 	for i := range p.Items {
 		it := &p.Items[i]
 		var out ItemLayout
@@ -96,7 +97,7 @@ func (p *EncodeParams) Layout() (*Layout, error) {
 		switch {
 		case it.Copy != "" && it.Rebuild == "" && it.Cast == nil && len(it.Encode) == 0:
 			var t shard.Tensor
-			if t, err = p.tensor(it.Copy); err == nil {
+			if t, err = tensorNamed(m, it.Copy); err == nil {
 				out.Tensors = []shard.TensorSpec{{Name: t.Name, DType: t.DType, Shape: t.Shape}}
 				l.SourceBytes += t.Length
 			}
@@ -198,7 +199,7 @@ func (p *EncodeParams) encodeLayout(m *shard.Manifest, e *EncodeLinear, out *Ite
 }
 
 func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayout, l *Layout) error {
-	t, err := p.tensor(it.Rebuild)
+	t, err := tensorNamed(m, it.Rebuild)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (j *encodeJob) write(ctx context.Context, w io.Writer) error {
 }
 
 func (j *encodeJob) copyTensor(ctx context.Context, out io.Writer, name string) error {
-	t, err := j.params.tensor(name)
+	t, err := tensorNamed(j.manifest, name)
 	if err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (j *encodeJob) cast(ctx context.Context, out io.Writer, index int) error {
 func (j *encodeJob) rebuild(ctx context.Context, out io.Writer, item int) error {
 	it, lay := &j.params.Items[item], &j.layout.Items[item]
 	stats := make([]LinearStats, len(lay.Encoded))
-	t, err := j.params.tensor(it.Rebuild)
+	t, err := tensorNamed(j.manifest, it.Rebuild)
 	if err != nil {
 		return err
 	}

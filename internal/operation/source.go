@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"path/filepath"
 
@@ -25,8 +24,6 @@ func localPath(location string) (string, error) {
 	}
 	return filepath.Clean(filepath.FromSlash(u.Path)), nil
 }
-
-func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
 
 func unmarshalStrict(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
