@@ -3,8 +3,12 @@ package coordinator
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/task"
@@ -23,87 +27,185 @@ const (
 	Foreign                       // something that is no result
 )
 
-// Inspect looks at an output before a run. A finished result counts as the plan's
-// only if the store still holds the results it was made of: the recipe and the
-// shapes alone would not notice weights that were rewritten.
-func Inspect(ctx context.Context, out, store objstore.Bucket, p *Plan) (OutputState, error) {
+// Inspect looks at an output before a run and says why a finished or foreign one
+// is not the plan's. A finished result counts as the plan's only if the store still
+// holds the results it was made of: recipe and shapes alone would not notice
+// weights that were rewritten.
+func Inspect(ctx context.Context, out, store objstore.Bucket, p *Plan) (state OutputState, why string, err error) {
 	b, err := readObject(ctx, out, ManifestFile)
 	if errors.Is(err, objstore.ErrNotExist) {
-		return unfinished(ctx, out)
+		return begun(ctx, out)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read output: %w", err)
+		return 0, "", fmt.Errorf("read output: %w", err)
 	}
 	m, err := ParseManifest(b)
 	if err != nil {
-		return Foreign, nil //nolint:nilerr // some other program's MANIFEST.json
+		return Foreign, ManifestFile + " is none of shardpress", nil //nolint:nilerr // some other program's
 	}
-	want, err := p.Recipe.Canonical()
-	if err != nil {
-		return 0, err
+	if why, err = unlike(p, m); err != nil {
+		return 0, "", err
 	}
-	have, err := task.CanonicalJSON(m.Recipe)
-	if err != nil {
-		return Foreign, nil //nolint:nilerr // likewise
+	if why != "" {
+		return Other, why, nil
 	}
-	if want, err = task.CanonicalJSON(want); err != nil {
-		return 0, err
-	}
-	if !bytes.Equal(have, want) {
-		return Other, nil
-	}
-	sums := map[string]string{}
 	for _, f := range m.Files {
-		sums[f.Name] = f.SHA256
 		info, err := out.Stat(ctx, f.Name)
 		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
-			return 0, fmt.Errorf("read output: %w", err)
+			return 0, "", fmt.Errorf("read output: %w", err)
 		}
 		if err != nil || info.Size != f.Size {
-			return Other, nil //nolint:nilerr // a missing file is no failure to look
+			return Other, "its file " + f.Name + " is missing or changed", nil //nolint:nilerr // a missing file is no failure to look
 		}
 	}
+	sums := m.sums()
 	for _, u := range p.Units {
 		b, err := readObject(ctx, store, task.ResultKey(u.ID))
-		if errors.Is(err, objstore.ErrNotExist) {
-			return Other, nil
+		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+			return 0, "", fmt.Errorf("read store: %w", err)
 		}
-		if err != nil {
-			return 0, fmt.Errorf("read store: %w", err)
-		}
-		r, err := task.ParseResult(u.ID, b)
-		if err != nil {
-			return Other, nil //nolint:nilerr // an unreadable result counts as absent
+		r, perr := task.ParseResult(u.ID, b)
+		if err != nil || perr != nil {
+			return Other, "its tasks are no longer in the store, so that it may have been made of other source bytes (the source was rewritten or touched, or the store was collected or is another one; shardpress verify --model can tell)", nil //nolint:nilerr // an unreadable result counts as absent
 		}
 		if w, err := r.Output(operation.ShardOutput); err != nil || w.SHA256 != sums[u.File] {
-			return Other, nil //nolint:nilerr // likewise
+			return Other, "its file " + u.File + " was made of other source bytes", nil //nolint:nilerr // likewise
 		}
 	}
-	return Complete, nil
+	return Complete, "", nil
 }
 
-// unfinished tells an empty output from one that was begun and from a folder of
+// unlike says in what a result differs from what the plan would make, as far as
+// its table of contents tells.
+func unlike(p *Plan, m *Manifest) (string, error) {
+	want, err := p.Recipe.Canonical()
+	if err != nil {
+		return "", err
+	}
+	if want, err = task.CanonicalJSON(want); err != nil {
+		return "", err
+	}
+	if have, err := task.CanonicalJSON(m.Recipe); err != nil || !bytes.Equal(have, want) {
+		return "it was made by another recipe", nil //nolint:nilerr // what is no JSON is another recipe
+	}
+	if !slices.Equal(m.Source, sources(p)) {
+		return "it was made of other source files", nil
+	}
+	sums := m.sums()
+	for _, doc := range []document{{configFile, p.Config}, {indexFile, p.Index}} {
+		sum := sha256.Sum256(doc.data)
+		if have, ok := sums[doc.name]; ok != (doc.data != nil) || ok && have != hex.EncodeToString(sum[:]) {
+			return "its " + doc.name + " is not what the source's has become", nil
+		}
+	}
+	for _, x := range p.Manifest.Extras {
+		if sums[x.Name] != x.SHA256 {
+			return "the source's " + x.Name + " is another one now", nil
+		}
+	}
+	if extra := len(p.names()) - len(m.Files); extra != 0 {
+		return "the source holds other files beside its weights now", nil
+	}
+	return "", nil
+}
+
+// sums are the checksums of a result's files by name.
+func (m *Manifest) sums() map[string]string {
+	sums := make(map[string]string, len(m.Files))
+	for _, f := range m.Files {
+		sums[f.Name] = f.SHA256
+	}
+	return sums
+}
+
+// names lists the files of the plan's result, but for the manifest.
+func (p *Plan) names() []string {
+	var names []string
+	for _, u := range p.Units {
+		names = append(names, u.File)
+	}
+	for _, doc := range []document{{configFile, p.Config}, {indexFile, p.Index}, {ReportFile, []byte{}}} {
+		if doc.data != nil {
+			names = append(names, doc.name)
+		}
+	}
+	for _, x := range p.Manifest.Extras {
+		names = append(names, x.Name)
+	}
+	return names
+}
+
+// unfinished is the mark of a result that is being made. It names the files that
+// belong to it, so that what an abandoned attempt left can be told from what is
+// somebody else's.
+type unfinished struct {
+	Note  string   `json:"note"`
+	Files []string `json:"files"`
+}
+
+// readUnfinished reads the mark; a damaged one names nothing.
+func readUnfinished(ctx context.Context, out objstore.Bucket) (u unfinished, there bool, err error) {
+	b, err := readObject(ctx, out, UnfinishedFile)
+	if errors.Is(err, objstore.ErrNotExist) {
+		return u, false, nil
+	}
+	if err != nil {
+		return u, false, fmt.Errorf("read output: %w", err)
+	}
+	// A finished result that is being replaced: its table of contents became the mark.
+	if m, err := ParseManifest(b); err == nil {
+		for _, f := range m.Files {
+			u.Files = append(u.Files, f.Name)
+		}
+		return u, true, nil
+	}
+	if err := json.Unmarshal(b, &u); err != nil {
+		return unfinished{}, true, nil //nolint:nilerr // see above
+	}
+	return u, true, nil
+}
+
+// begun tells an empty output from one that was begun and from a folder that holds
 // something else.
-func unfinished(ctx context.Context, out objstore.Bucket) (OutputState, error) {
-	_, err := out.Stat(ctx, UnfinishedFile)
-	if err == nil {
-		return Unfinished, nil
+func begun(ctx context.Context, out objstore.Bucket) (OutputState, string, error) {
+	u, there, err := readUnfinished(ctx, out)
+	if err != nil {
+		return 0, "", err
 	}
-	if !errors.Is(err, objstore.ErrNotExist) {
-		return 0, fmt.Errorf("read output: %w", err)
+	own := map[string]bool{UnfinishedFile: true}
+	for _, name := range u.Files {
+		own[name] = true
 	}
-	for _, err := range out.List(ctx, "") {
+	for info, err := range out.List(ctx, "") {
 		if err != nil {
-			return 0, fmt.Errorf("read output: %w", err)
+			return 0, "", fmt.Errorf("read output: %w", err)
 		}
-		return Foreign, nil
+		if !own[info.Key] {
+			return Foreign, "it holds " + info.Key, nil
+		}
 	}
-	return Empty, nil
+	if there {
+		return Unfinished, "", nil
+	}
+	return Empty, "", nil
 }
 
-// Begin marks the output as an unfinished result.
-func (o *Output) Begin(ctx context.Context) error {
-	note := []byte(`{"note":"This result is being made by shardpress. Run the same command again to go on."}` + "\n")
-	_, err := o.put(ctx, UnfinishedFile, bytes.NewReader(note), int64(len(note)))
+// Begin marks the output as an unfinished result of the plan. Files of an earlier
+// attempt stay its own.
+func (o *Output) Begin(ctx context.Context, p *Plan) error {
+	old, _, err := readUnfinished(ctx, o.bucket)
+	if err != nil {
+		return err
+	}
+	files := append(p.names(), old.Files...)
+	slices.Sort(files)
+	b, err := json.MarshalIndent(unfinished{
+		Note:  "This result is being made by shardpress. Run the same command again to go on.",
+		Files: slices.Compact(files),
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("begin result: %w", err)
+	}
+	_, err = o.put(ctx, UnfinishedFile, bytes.NewReader(b), int64(len(b)))
 	return err
 }

@@ -321,24 +321,20 @@ func (o *Output) changed(ctx context.Context, files []written) (string, error) {
 	return "", nil
 }
 
-// sweep removes what an earlier, unfinished result left in the output.
+// sweep removes what an earlier, unfinished result left in the output. It touches
+// nothing that the mark of the unfinished result does not name.
 func (o *Output) sweep(ctx context.Context, m *Manifest) error {
-	keep := map[string]bool{UnfinishedFile: true, ManifestFile: true}
-	for _, f := range m.Files {
-		keep[f.Name] = true
+	u, _, err := readUnfinished(ctx, o.bucket)
+	if err != nil {
+		return err
 	}
-	var stale []string
-	for info, err := range o.bucket.List(ctx, "") {
-		if err != nil {
-			return fmt.Errorf("list output: %w", err)
+	keep := m.sums()
+	for _, name := range u.Files {
+		if _, ok := keep[name]; ok || objstore.CheckKey(name) != nil || name == UnfinishedFile || name == ManifestFile {
+			continue
 		}
-		if !keep[info.Key] {
-			stale = append(stale, info.Key)
-		}
-	}
-	for _, key := range stale {
-		if err := o.bucket.Delete(ctx, key); err != nil {
-			return fmt.Errorf("remove stale %s: %w", key, err)
+		if err := o.bucket.Delete(ctx, name); err != nil {
+			return fmt.Errorf("remove stale %s: %w", name, err)
 		}
 	}
 	return nil

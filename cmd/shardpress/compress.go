@@ -56,7 +56,7 @@ same time.`,
 	c.Flags().StringVar(&out, "out", "", "directory of the result, new or empty (required)")
 	c.Flags().StringVar(&report, "report", "", "also write how the run went (times, workers, tasks run and reused) to this file as JSON")
 	c.Flags().BoolVar(&noReuse, "no-reuse", false, "run every task although its result is in the store")
-	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace a finished result in --out")
+	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace a finished result in --out, which is removed before the new one is made")
 	c.Flags().BoolVar(&asJSON, "json", false, "print events and the report as JSON lines")
 	if err := c.MarkFlagRequired("out"); err != nil {
 		panic("shardpress: internal error: " + err.Error())

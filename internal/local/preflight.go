@@ -57,14 +57,16 @@ func lookAtOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coor
 	if out, err = objstore.OpenDirReadOnly(j.Out); err != nil {
 		return nil, 0, fmt.Errorf("output: %w", err)
 	}
-	state, err = coordinator.Inspect(ctx, out, store, plan)
+	state, why, err := coordinator.Inspect(ctx, out, store, plan)
 	switch {
 	case err != nil:
 		return nil, 0, err
 	case state == coordinator.Foreign:
-		return nil, 0, compress.Invalidf("output: %s is not empty and holds no result of shardpress: name a new or empty directory with --out", j.Out)
+		return nil, 0, compress.Invalidf("output: %s is no place for a result: %s: move it away, or name a new or empty directory with --out", j.Out, why)
 	case state == coordinator.Other && !j.Overwrite:
-		return nil, 0, compress.Invalidf("output: %s holds a finished result of another recipe or of other source bytes, or one whose tasks are no longer in the store: name another directory with --out, or replace it with --overwrite", j.Out)
+		return nil, 0, compress.Invalidf("output: %s holds a finished result which this command would not make: %s: name another directory with --out, or replace it with --overwrite", j.Out, why)
+	case state == coordinator.Complete && j.NoReuse && !j.Overwrite:
+		return nil, 0, compress.Invalidf("output: %s holds the finished result: add --overwrite to make it again", j.Out)
 	}
 	return out, state, nil
 }
