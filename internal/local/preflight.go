@@ -62,7 +62,7 @@ func lookAtOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coor
 	case err != nil:
 		return nil, 0, err
 	case state == coordinator.Foreign:
-		return nil, 0, compress.Invalidf("output: %s is no place for a result: %s: move it away, or name a new or empty directory with --out", j.Out, why)
+		return nil, 0, compress.Invalidf("output: %s is not empty and holds nothing that a run could go on with: %s: move it away, or name a new or empty directory with --out", j.Out, why)
 	case state == coordinator.Other && !j.Overwrite:
 		return nil, 0, compress.Invalidf("output: %s holds a finished result which this command would not make: %s: name another directory with --out, or replace it with --overwrite", j.Out, why)
 	case state == coordinator.Complete && j.NoReuse && !j.Overwrite:
