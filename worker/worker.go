@@ -164,7 +164,7 @@ func (w *Worker) attempt(ctx context.Context, d queue.Delivery, m *task.Message,
 	if op == nil || spec.Class != w.Class {
 		return fmt.Errorf("operation %s in class %s: %w: this worker does not have it", spec.Op, spec.Class, task.ErrInvalid)
 	}
-	var progress atomic.Int64
+	var progress pulse
 	stop := w.heartbeat(ctx, d, m, &progress)
 	defer stop()
 	out := &outputs{store: w.Store, id: m.ID, attempt: attempt}
@@ -172,7 +172,7 @@ func (w *Worker) attempt(ctx context.Context, d queue.Delivery, m *task.Message,
 		Message:  m,
 		Store:    w.Store,
 		Kernel:   w.Kernel,
-		Progress: func(n int64) { progress.Add(n) },
+		Progress: progress.beat,
 		Put:      out.put,
 	})
 	if err != nil {
@@ -184,9 +184,20 @@ func (w *Worker) attempt(ctx context.Context, d queue.Delivery, m *task.Message,
 	})
 }
 
+// pulse is what an operation says of itself.
+type pulse struct {
+	bytes atomic.Int64 // of source worked through
+	beats atomic.Int64 // signs of life, with bytes or without
+}
+
+func (p *pulse) beat(bytes int64) {
+	p.bytes.Add(bytes)
+	p.beats.Add(1)
+}
+
 // heartbeat keeps the delivery for as long as the operation makes progress, and
 // tells watchers how far it is.
-func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Message, progress *atomic.Int64) (stop func()) {
+func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Message, progress *pulse) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -202,7 +213,7 @@ func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Messag
 			case <-ctx.Done():
 				return
 			case <-extend.C:
-				if now := progress.Load(); now != last {
+				if now := progress.beats.Load(); now != last {
 					last, since = now, time.Now()
 				}
 				// A hung operation must not hold its task for ever.
@@ -212,7 +223,7 @@ func (w *Worker) heartbeat(ctx context.Context, d queue.Delivery, m *task.Messag
 					}
 				}
 			case <-tell.C:
-				if n := progress.Load(); n != told {
+				if n := progress.bytes.Load(); n != told {
 					told = n
 					w.notify(&task.Notice{ID: m.ID, State: task.Progress, Worker: w.Name, Bytes: n})
 				}

@@ -380,11 +380,13 @@ func TestHeartbeat(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		moves bool // progress every minute
+		bytes int64
 		least int
 		most  int
 	}{
-		{"a long operation keeps its task", true, 355, 361},
-		{"a hung operation loses it", false, 25, 31},
+		{"a long operation keeps its task", true, 7, 355, 361},
+		{"a long pass that does not count keeps it", true, 0, 355, 361},
+		{"a hung operation loses it", false, 0, 25, 31},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -395,7 +397,7 @@ func TestHeartbeat(t *testing.T) {
 					for range 60 { // an hour
 						time.Sleep(time.Minute) //nolint:forbidigo // by the bubble's clock
 						if c.moves {
-							env.Progress(7)
+							env.Progress(c.bytes)
 						}
 					}
 					return writes("bytes")(ctx, s, env)
@@ -409,7 +411,7 @@ func TestHeartbeat(t *testing.T) {
 					t.Errorf("extended %d times in an hour, want %d to %d", d.extends, c.least, c.most)
 				}
 				progress := f.queue.news(task.Progress)
-				if c.moves != (len(progress) > 50) {
+				if (c.bytes > 0) != (len(progress) > 50) {
 					t.Errorf("%d notices of progress", len(progress))
 				}
 				if n := len(progress); n > 0 && progress[n-1].Bytes%7 != 0 {

@@ -125,7 +125,9 @@ func (s *weights) Panels(ctx context.Context, rows int) iter.Seq2[compress.Panel
 			if !yield(compress.Panel{Row: row, Rows: int(n), Cols: int(s.linear.Cols), DType: string(d), Data: buf}, nil) {
 				return
 			}
-			if !s.silent {
+			if s.silent {
+				j.env.Progress(0) // alive
+			} else {
 				j.env.Progress(n * s.row)
 			}
 			row += n

@@ -26,8 +26,9 @@ type Env struct {
 	Message *task.Message
 	Store   objstore.Bucket
 	Kernel  compress.Kernel
-	// Progress is told the bytes of source that were worked through since the
-	// last call. The task counts as alive for as long as it is called.
+	// Progress is told the bytes of source that were worked through since the last
+	// call. The task counts as alive for as long as it is called: with 0 where there
+	// is work that the plan does not count, such as a first pass over a tensor.
 	Progress func(bytes int64)
 	// Put writes an output of the attempt.
 	Put func(ctx context.Context, name string, r io.Reader, size int64) error
