@@ -125,6 +125,9 @@ func (m *RTN) Layout(l compress.Linear) (compress.Layout, error) {
 		RowUnit:    1,
 		Scratch:    l.Cols * (1 + 4), // a row of codes and of float32
 	}
+	if layout.AllRows {
+		layout.Scratch += l.Cols * 4 // the pass that finds the range has a row of its own
+	}
 	if source != work {
 		layout.Scratch += l.Cols * int64(work.Size())
 	}

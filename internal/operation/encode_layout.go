@@ -78,18 +78,15 @@ func (l *Layout) arrange() ([]shard.TensorSpec, error) {
 	return specs, nil
 }
 
-// panelBytes is how much of a source is worked on at a time. It stays in a core's
-// second-level cache between reading and encoding.
-const panelBytes = 512 << 10
-
-// overhead is what a task needs whatever it does: panels, write buffers, headers,
-// and the garbage collector's share of them, in bytes.
+// overhead is what a task needs whatever it does: write buffers, headers, the
+// source's buffers, and the garbage collector's share of them, in bytes.
 const overhead = 24 << 20
 
 // Layout works out the file, refusing what can never work.
 func (p *EncodeParams) Layout() (*Layout, error) {
 	m := p.manifest()
-	l := &Layout{manifest: m, Memory: overhead}
+	l := &Layout{manifest: m, Memory: overhead + panelBytes}
+	var waiting int64
 	for i := range p.Items {
 		it := &p.Items[i]
 		var out ItemLayout
@@ -114,7 +111,9 @@ func (p *EncodeParams) Layout() (*Layout, error) {
 			return nil, err
 		}
 		l.Items = append(l.Items, out)
+		waiting += out.waiting()
 	}
+	l.Memory += waiting
 	specs, err := l.arrange()
 	if err != nil {
 		return nil, err
@@ -134,7 +133,9 @@ func (p *EncodeParams) castLayout(m *shard.Manifest, index int, out *ItemLayout,
 	}
 	out.Tensors = []shard.TensorSpec{{Name: v.Name + ".weight", DType: d, Shape: []int64{v.Rows, v.Cols}}}
 	l.SourceBytes += v.Rows * v.Cols * d.Size()
-	return nil
+	need, err := panelNeed(m, v, 1, 0)
+	l.Memory = max(l.Memory, overhead+need)
+	return err
 }
 
 // resolve works out what a method makes of a linear.
@@ -169,6 +170,10 @@ func (p *EncodeParams) encodeLayout(m *shard.Manifest, e *EncodeLinear, out *Ite
 		return err
 	}
 	l.SourceBytes += x.Linear.Rows * x.Linear.Cols * d.Size()
+	need, err := x.need(m, d)
+	if err != nil {
+		return err
+	}
 	if e.Format == FormatDense {
 		out.Tensors = []shard.TensorSpec{{Name: x.Linear.Tensor, DType: d, Shape: []int64{x.Linear.Rows, x.Linear.Cols}}}
 	} else {
@@ -186,15 +191,16 @@ func (p *EncodeParams) encodeLayout(m *shard.Manifest, e *EncodeLinear, out *Ite
 			out.module = append(out.module, t.Part)
 		}
 		// Codes stream; scales and zero points have another place in the file and wait
-		// for it in memory, those of one linear after those of another.
-		var aside int64
+		// for it in memory, those of one linear after those of another. Zero points are
+		// packed into a second buffer.
+		need += out.aside()
 		for _, c := range x.Layout.Components {
 			if c.Name != compress.ComponentCodes {
-				aside += c.Bytes()
+				need += c.Bytes()
 			}
 		}
-		l.Memory = max(l.Memory, overhead+x.Layout.Scratch+2*aside) // zero points are packed into a second buffer
 	}
+	l.Memory = max(l.Memory, overhead+need)
 	return nil
 }
 
@@ -203,6 +209,7 @@ func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayou
 	if err != nil {
 		return err
 	}
+	var need int64
 	for i := range it.Encode {
 		x, err := p.resolve(m, &it.Encode[i])
 		if err != nil {
@@ -212,6 +219,11 @@ func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayou
 			return fmt.Errorf("parameters of %s: %w: linear %s cannot be rebuilt into %s", EncodeOp, task.ErrInvalid, x.Linear.Name, t.Name)
 		}
 		out.Encoded = append(out.Encoded, x)
+		n, err := x.need(m, t.DType)
+		if err != nil {
+			return err
+		}
+		need = max(need, n)
 	}
 	if len(t.Shape) != 2 && len(t.Shape) != 3 || t.Length == 0 {
 		return fmt.Errorf("parameters of %s: %w: tensor %s of shape %v cannot be rebuilt", EncodeOp, task.ErrInvalid, t.Name, t.Shape)
@@ -222,7 +234,7 @@ func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayou
 	if len(t.Shape) == 3 && t.Shape[0] > 0 {
 		matrix /= t.Shape[0]
 	}
-	l.Memory = max(l.Memory, overhead+matrix) // a matrix at a time is written by rows that arrive as columns
+	l.Memory = max(l.Memory, overhead+matrix+need) // a matrix at a time is written by rows that arrive as columns
 	return nil
 }
 

@@ -20,10 +20,17 @@ type encodeJob struct {
 	source   *shard.Source
 	env      *Env
 
-	panel   []byte // source rows being worked on
-	encoded compress.Encoded
-	stats   [][]LinearStats // by item
-	aside   map[int]*aside  // by item: what waits for its place in the file
+	// Buffers, which one linear after the other uses. What they come to is what
+	// panelNeed plans with.
+	panel    []byte // source rows being worked on
+	encoded  compress.Encoded
+	unpacked []byte    // codes of a panel, a byte each
+	values   []float32 // a panel decoded
+	raw      []byte    // likewise, as stored
+	matrix   []byte    // of a tensor that is rebuilt
+
+	stats [][]LinearStats // by item
+	aside map[int]*aside  // by item: what waits for its place in the file
 }
 
 // aside holds the components of a linear that are small beside its codes.
@@ -111,7 +118,7 @@ func (s *weights) Linear() compress.Linear { return s.linear }
 func (s *weights) Panels(ctx context.Context, rows int) iter.Seq2[compress.Panel, error] {
 	return func(yield func(compress.Panel, error) bool) {
 		j := s.job
-		if need := int64(rows) * s.row; need > int64(len(j.panel)) {
+		if need := min(int64(rows), s.linear.Rows) * s.row; need > int64(len(j.panel)) {
 			j.panel = make([]byte, need) // a row longer than a panel
 		}
 		for row := int64(0); row < s.linear.Rows; {
@@ -133,13 +140,6 @@ func (s *weights) Panels(ctx context.Context, rows int) iter.Seq2[compress.Panel
 			row += n
 		}
 	}
-}
-
-// rowsAt is how many rows make a panel: whole units of the method, about panelBytes.
-func rowsAt(row, unit int64) int {
-	unit = max(unit, 1)
-	n := max(panelBytes/max(row, 1), 1)
-	return int(max(n/unit, 1) * unit)
 }
 
 // each encodes a linear panel by panel and hands on what comes out, which is
@@ -227,7 +227,6 @@ func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int,
 	if asymmetric {
 		keep.zeros = make([]byte, 0, x.Layout.Components[zeros].Bytes())
 	}
-	var unpacked []byte
 	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
 		if !scale.Whole || e.Row == 0 { // every panel carries a whole component in full
 			keep.scales = append(keep.scales, e.Data[index[compress.ComponentScales]]...)
@@ -240,15 +239,11 @@ func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int,
 		}
 		data := e.Data[index[compress.ComponentCodes]]
 		if x.Format == FormatInt {
-			if n := e.Rows * int(x.Linear.Cols); cap(unpacked) < n {
-				unpacked = make([]byte, n)
-			} else {
-				unpacked = unpacked[:n]
-			}
-			if err := shard.CodesToInt8(unpacked, data, int(x.Linear.Cols), x.Layout.Scheme.Bits); err != nil {
+			j.unpacked = grow(j.unpacked, e.Rows*int(x.Linear.Cols))
+			if err := shard.CodesToInt8(j.unpacked, data, int(x.Linear.Cols), x.Layout.Scheme.Bits); err != nil {
 				return err
 			}
-			data = unpacked
+			data = j.unpacked
 		}
 		_, err := codes.Write(data)
 		return err
@@ -285,11 +280,9 @@ func storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
 func (j *encodeJob) encodeDense(ctx context.Context, out io.Writer, item int) error {
 	lay := &j.layout.Items[item]
 	x := lay.Encoded[0]
-	var values []float32
-	var raw []byte
 	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
-		var err error
-		if values, raw, err = decode(x, e, values, raw, lay.Tensors[0].DType); err != nil {
+		raw, err := j.decode(x, e, lay.Tensors[0].DType)
+		if err != nil {
 			return err
 		}
 		_, err = out.Write(raw)
@@ -299,29 +292,33 @@ func (j *encodeJob) encodeDense(ctx context.Context, out io.Writer, item int) er
 	return err
 }
 
-// decode turns a panel of codes into stored elements, reusing the buffers.
-func decode(x EncodedLayout, e *compress.Encoded, values []float32, raw []byte, stored shard.DType) ([]float32, []byte, error) {
+// decode turns a panel of codes into stored elements, which are valid until the next
+// call.
+func (j *encodeJob) decode(x EncodedLayout, e *compress.Encoded, stored shard.DType) ([]byte, error) {
 	d, err := tensor.ParseDType(string(stored))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	n := e.Rows * int(x.Linear.Cols)
-	if cap(values) < n {
-		values = make([]float32, n)
-		raw = make([]byte, n*d.Size())
-	}
-	values, raw = values[:n], raw[:n*d.Size()]
-	if err := x.Layout.Scheme.Decode(values, int(x.Linear.Cols), e); err != nil {
-		return nil, nil, err
+	j.values, j.raw = grow(j.values, n), grow(j.raw, n*d.Size())
+	if err := x.Layout.Scheme.Decode(j.values, int(x.Linear.Cols), e); err != nil {
+		return nil, err
 	}
 	if d == tensor.F64 { // no encoding keeps more than float32
-		for i, v := range values {
-			binary.LittleEndian.PutUint64(raw[8*i:], math.Float64bits(float64(v)))
+		for i, v := range j.values {
+			binary.LittleEndian.PutUint64(j.raw[8*i:], math.Float64bits(float64(v)))
 		}
 	} else {
-		tensor.FromFloat32(raw, values, d)
+		tensor.FromFloat32(j.raw, j.values, d)
 	}
-	return values, raw, nil
+	return j.raw, nil
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
 }
 
 // cast writes a linear as it is read.
@@ -359,9 +356,8 @@ func (j *encodeJob) rebuild(ctx context.Context, out io.Writer, item int) error 
 		count = t.Shape[0]
 	}
 	cols := t.Shape[len(t.Shape)-1]
-	matrix := make([]byte, t.Length/max(count, 1)) // matrixRows × cols, row-major, as stored
-	var values []float32
-	var raw []byte
+	j.matrix = grow(j.matrix, int(t.Length/max(count, 1)))
+	matrix := j.matrix // matrixRows × cols, row-major, as stored
 	for n := range count {
 		if err := j.source.ReadAt(ctx, t.File, matrix, t.Offset+n*int64(len(matrix))); err != nil {
 			return err
@@ -372,7 +368,8 @@ func (j *encodeJob) rebuild(ctx context.Context, out io.Writer, item int) error 
 				continue
 			}
 			stats[k], err = j.each(ctx, x, func(e *compress.Encoded) error {
-				if values, raw, err = decode(x, e, values, raw, t.DType); err != nil {
+				raw, err := j.decode(x, e, t.DType)
+				if err != nil {
 					return err
 				}
 				for r := range int64(e.Rows) {

@@ -1,0 +1,99 @@
+package operation
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/shardpress/shardpress/shard"
+)
+
+// wide makes the task of one item over a matrix of one row.
+func wide(t *testing.T, cols int64, item Item) *matrixTask {
+	t.Helper()
+	j := newMatrixTask(t, sparse(t, 1, cols, nil), FormatDense, hashOnly)
+	var p EncodeParams
+	if err := json.Unmarshal(j.spec.Params, &p); err != nil {
+		t.Fatal(err)
+	}
+	p.Items = []Item{item}
+	raw, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.spec.Params = raw
+	if j.layout, err = p.Layout(); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// TestWideRowsAreCounted holds what a task allocates for a matrix of one row against
+// the plan, whatever becomes of it: what it takes more for a wider row, the plan
+// counts more. Buffers are used again, so all that is allocated is about the peak.
+func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what the whole process allocates
+	const narrow, wider = 1 << 12, 1 << 21
+	zero := 0
+	items := map[string]Item{"copy": {Copy: matrixName + ".weight"}, "cast": {Cast: &zero}}
+	for _, strategy := range []string{`"tensor"`, `"channel"`, `"group","group":128`} {
+		for _, symmetric := range []bool{true, false} {
+			for _, format := range []string{FormatPack, FormatInt, FormatDense} {
+				if format == FormatPack && strategy == `"tensor"` && !symmetric {
+					continue // has no place in the format
+				}
+				e := []EncodeLinear{{
+					Method: "rtn", At: 1, Format: format,
+					Params: json.RawMessage(fmt.Sprintf(`{"bits":4,"symmetric":%v,"strategy":%s}`, symmetric, strategy)),
+				}}
+				items[fmt.Sprintf("%s %s %v", format, strategy, symmetric)] = Item{Encode: e}
+				if format == FormatDense {
+					items[fmt.Sprintf("rebuild %s %v", strategy, symmetric)] = Item{Rebuild: matrixName + ".weight", Encode: e}
+				}
+			}
+		}
+	}
+	for name, item := range items {
+		allocated := func(j *matrixTask) int64 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, err := (Encode{}).Run(t.Context(), j.spec, j.env); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			runtime.ReadMemStats(&after)
+			return int64(after.TotalAlloc - before.TotalAlloc)
+		}
+		small, large := wide(t, narrow, item), wide(t, wider, item)
+		took, planned := allocated(large)-allocated(small), large.layout.Memory-small.layout.Memory
+		if took > planned+panelBytes+64<<10 { // the first panel is let go for a longer one
+			t.Errorf("%s: %d KiB more are allocated for the wide row, the plan counts %d", name, took>>10, planned>>10)
+		}
+		// A row of codes and of float32 is counted even where vector code needs none.
+		if planned > 2*took+8*wider {
+			t.Errorf("%s: the plan counts %d KiB more for the wide row, %d are allocated", name, planned>>10, took>>10)
+		}
+	}
+}
+
+// TestManySmallScalesAreCounted has scales whose size keeps nothing aligned: they
+// wait for the end of the file, those of all linears together.
+func TestManySmallScalesAreCounted(t *testing.T) {
+	t.Parallel()
+	memory := func(n int) int64 {
+		p := &EncodeParams{}
+		for i := range n {
+			l := views()["odd"]
+			l.Name, l.Tensor = fmt.Sprint("m", i), fmt.Sprint("m", i, ".weight")
+			p.Tensors = append(p.Tensors, shard.Tensor{Name: l.Tensor, DType: shard.BF16, Shape: []int64{l.Rows, l.Cols}, Length: l.Rows * l.Cols * 2})
+			p.Items = append(p.Items, Item{Encode: []EncodeLinear{p.encode(l, "rtn", 1, `{"group":1}`, FormatInt)}})
+		}
+		layout, err := p.Layout()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return layout.Memory
+	}
+	if more, scales := memory(100)-memory(1), int64(99*2*5*33); more < scales {
+		t.Errorf("%d bytes more are planned for %d more bytes of scales", more, scales)
+	}
+}
