@@ -52,8 +52,9 @@ type Run struct {
 	Output *Output
 	// Location is where workers find the source.
 	Location string
-	// Request says what was asked for; it is stored with the run for people.
-	Request any
+	// Request says what was asked for; it is stored with the run for people. The run's
+	// record names its "model" and its "out".
+	Request map[string]any
 	// NoReuse runs every task although its result exists.
 	NoReuse bool
 	// Watch is told what happens, from one goroutine at a time. It must not block.
@@ -90,14 +91,15 @@ const (
 
 // Outcome is what a run has to say for itself at the end.
 type Outcome struct {
-	Run      string        `json:"run"`
-	Tasks    int           `json:"tasks"`
-	Reused   int           `json:"reused"`   // found in the store
-	Executed int           `json:"executed"` // done in this run
-	Repaired int           `json:"repaired"` // of these, bytes that had been lost
-	Failures int           `json:"failures"` // attempts without a result
-	Elapsed  time.Duration `json:"elapsed"`
-	Report   *Report       `json:"-"`
+	Run      string
+	Tasks    int
+	Reused   int // found in the store
+	Executed int // done in this run
+	Repaired int // times that bytes which had been lost were made again, by tasks of Executed
+	Failures int // attempts without a result
+	Elapsed  time.Duration
+	Record   *Record // the same and more, for programs
+	Report   *Report // nil if the run failed
 }
 
 // Execute runs the plan to its end. When it is interrupted, by ctx or by death,
@@ -114,15 +116,22 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 	for i, u := range r.Plan.Units {
 		d.index[u.ID] = i
 	}
-	err := d.drive(ctx)
-	d.outcome.Elapsed = time.Since(begin)
-	message := ""
-	if err != nil {
-		message = err.Error()
+	var err error
+	if d.recipe, err = r.Plan.Recipe.Canonical(); err != nil {
+		return nil, err
 	}
+	err = d.drive(ctx)
+	state, message := StateDone, ""
+	if err != nil {
+		state, message = StateFailed, err.Error()
+		if ctx.Err() != nil {
+			state = StateInterrupted
+		}
+	}
+	d.summarize(state, err, time.Since(begin))
 	d.tell(Update{Kind: UpdateFinished, Message: message})
 	// The record of the run is for people; the run's fate does not hang on it.
-	if rerr := d.record(context.WithoutCancel(ctx), err); rerr != nil {
+	if rerr := d.record(context.WithoutCancel(ctx)); rerr != nil {
 		r.Log.Warn("run not recorded", "run", d.outcome.Run, "err", rerr)
 	}
 	return &d.outcome, err
@@ -133,6 +142,7 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 type driver struct {
 	*Run
 	outcome Outcome
+	recipe  json.RawMessage // canonical
 	state   *State
 	events  chan Event
 	index   map[task.ID]int  // into Plan.Units
@@ -165,7 +175,6 @@ func (d *driver) drive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.outcome.Reused = len(results)
 	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
 	d.state = NewState(d.Plan.IDs(), maxOutstanding)
 
@@ -310,7 +319,6 @@ func (d *driver) look(ctx context.Context, id task.ID) []Effect {
 	for _, e := range effects {
 		if p, ok := e.(Place); ok && p.Result == r {
 			d.fresh[id] = true
-			d.outcome.Executed++
 			d.tell(Update{Kind: UpdateDone, Unit: d.index[id], Task: id.Short(), Worker: r.Worker})
 		}
 	}
@@ -480,7 +488,12 @@ func (d *driver) open(ctx context.Context) error {
 		name  string
 		value any
 	}{
-		{"spec.json", d.Request},
+		{"spec.json", struct {
+			Version int             `json:"version"`
+			Request map[string]any  `json:"request"`
+			Recipe  json.RawMessage `json:"recipe"` // canonical
+			NoReuse bool            `json:"no_reuse"`
+		}{RecordVersion, d.Request, d.recipe, d.NoReuse}},
 		{PlanName, units},
 	} {
 		if err := d.putJSON(ctx, doc.name, doc.value); err != nil {
@@ -497,17 +510,9 @@ func (d *driver) pin(ctx context.Context) error {
 }
 
 // record writes how the run ended, and unpins it.
-func (d *driver) record(ctx context.Context, err error) error {
-	state, message := "done", ""
-	if err != nil {
-		state, message = "failed", err.Error()
-	}
-	perr := d.putJSON(ctx, "state.json", struct {
-		State   string `json:"state"`
-		Error   string `json:"error,omitempty"`
-		Outcome `json:"outcome"`
-	}{state, message, d.outcome})
-	return errors.Join(perr, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/"+PinName))
+func (d *driver) record(ctx context.Context) error {
+	err := d.putJSON(ctx, "state.json", d.outcome.Record)
+	return errors.Join(err, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/"+PinName))
 }
 
 func (d *driver) putJSON(ctx context.Context, name string, v any) error {

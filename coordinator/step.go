@@ -271,6 +271,15 @@ func (s *State) end(err error) []Effect {
 	return []Effect{Finish{Err: err}}
 }
 
+// Result returns the result that the task has, nil if it has none yet or its bytes
+// were lost.
+func (s *State) Result(id task.ID) *task.Result {
+	if u := s.units[id]; u != nil {
+		return u.result
+	}
+	return nil
+}
+
 // Results returns the results of a run whose outputs are all placed, in order of
 // the plan.
 func (s *State) Results() []*task.Result {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -47,14 +49,17 @@ same time.`,
 			if err := newFile("--report", report); err != nil {
 				return err
 			}
-			j.Out, j.NoReuse, j.Overwrite, j.Log = out, noReuse, overwrite, newLogger(c.ErrOrStderr())
-			return compress1(c, j, asJSON, report)
+			j.NoReuse, j.Overwrite, j.Log = noReuse, overwrite, newLogger(c.ErrOrStderr())
+			if j.Out, err = filepath.Abs(out); err != nil { // the run's record must mean something elsewhere, too
+				return fmt.Errorf("--out: %w", err)
+			}
+			return compress1(c, j, out, asJSON, report)
 		},
 	}
 	what.register(c)
 	fleet.register(c)
 	c.Flags().StringVar(&out, "out", "", "directory of the result, new or empty (required)")
-	c.Flags().StringVar(&report, "report", "", "also write how the run went (times, workers, tasks run and reused) to this file as JSON")
+	c.Flags().StringVar(&report, "report", "", "also write how the run went (recipe, times, workers, tasks run and reused, also when it fails) to this file as JSON")
 	c.Flags().BoolVar(&noReuse, "no-reuse", false, "run every task although its result is in the store")
 	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace a finished result in --out, which is removed before the new one is made")
 	c.Flags().BoolVar(&asJSON, "json", false, "print events and the report as JSON lines")
@@ -64,8 +69,8 @@ same time.`,
 	return c
 }
 
-// compress1 runs a job and shows it.
-func compress1(c *cobra.Command, j *local.Job, asJSON bool, reportFile string) error {
+// compress1 runs a job and shows it; out is its output as the user called it.
+func compress1(c *cobra.Command, j *local.Job, out string, asJSON bool, reportFile string) error {
 	var view view = newLines(c.OutOrStdout())
 	if asJSON {
 		view = newJSONLines(c.OutOrStdout())
@@ -75,29 +80,73 @@ func compress1(c *cobra.Command, j *local.Job, asJSON bool, reportFile string) e
 	j.Planned, j.Watch = view.planned, view.update
 	outcome, err := local.Run(c.Context(), j)
 	view.close()
-	if errors.Is(err, local.ErrComplete) {
-		if asJSON {
-			return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"kind": "complete", "out": j.Out})
-		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is complete already: nothing to do (shardpress verify checks its bytes, --overwrite makes it again)\n", j.Out)
-		return err
-	}
-	if err != nil {
-		return err
-	}
+	record := recordOf(c.Context(), j, outcome, err)
 	if reportFile != "" {
-		b, err := json.MarshalIndent(outcome, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(reportFile, append(b, '\n'), 0o644); err != nil {
-			return fmt.Errorf("--report: %w; the result itself is complete", err)
-		}
+		err = errors.Join(err, writeRecord(reportFile, record))
+	}
+	if err == nil && asJSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"kind": "report", "outcome": record, "report": outcome.Report})
+	}
+	if err == nil {
+		return summary(c.OutOrStdout(), out, outcome)
+	}
+	if record.State != coordinator.StateComplete {
+		return err
 	}
 	if asJSON {
-		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"kind": "report", "outcome": outcome, "report": outcome.Report})
+		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"kind": "complete", "out": j.Out})
 	}
-	return summary(c.OutOrStdout(), j.Out, outcome)
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s is complete already: nothing to do (shardpress verify checks its bytes, --overwrite makes it again)\n", out)
+	return err
+}
+
+// recordOf says how the job went, also if it did not come as far as to a run.
+func recordOf(ctx context.Context, j *local.Job, o *coordinator.Outcome, err error) *coordinator.Record {
+	var r *coordinator.Record
+	if o != nil {
+		r = o.Record
+	}
+	if r == nil {
+		model, aerr := filepath.Abs(j.Model)
+		if aerr != nil {
+			model = j.Model
+		}
+		recipe, rerr := j.Recipe.Canonical()
+		if rerr != nil {
+			recipe = nil // err says what is wrong with it
+		}
+		r = coordinator.NewRecord("", model, j.Out, recipe)
+	}
+	// The run has an end of its own, before its result is finished.
+	r.State, r.Error = coordinator.StateDone, ""
+	switch {
+	case err == nil:
+		return r
+	case errors.Is(err, local.ErrComplete):
+		r.State = coordinator.StateComplete
+		return r
+	case ctx.Err() != nil:
+		r.State = coordinator.StateInterrupted
+	default:
+		r.State = coordinator.StateFailed
+	}
+	r.Error = err.Error()
+	return r
+}
+
+func writeRecord(path string, r *coordinator.Record) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("--report: %w", err)
+	}
+	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+		state := ""
+		if r.State == coordinator.StateDone {
+			state = "; the result itself is complete"
+		}
+		return fmt.Errorf("--report: %w%s", err, state)
+	}
+	return nil
 }
 
 // summary says in short how it went.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -39,10 +41,35 @@ func TestCompress(t *testing.T) {
 		"model-00003-of-00003.safetensors model.safetensors.index.json report.json tokenizer.json]" {
 		t.Errorf("the result holds %v", got)
 	}
-	var outcome coordinator.Outcome
-	parse(t, report, &outcome)
-	if outcome.Tasks != 3 || outcome.Executed != 3 || outcome.Reused != 0 || outcome.Run == "" || outcome.Elapsed <= 0 {
-		t.Errorf("--report says %+v", outcome)
+	var told coordinator.Record
+	parse(t, report, &told)
+	if n := told.Totals; n.Tasks != 3 || n.Run != 3 || n.Reused != 0 || n.Unfinished != 0 || n.Elapsed <= 0 || n.SourceBytes <= n.ResultBytes || n.ResultBytes <= 0 {
+		t.Errorf("--report says %+v", n)
+	}
+	if r := told; r.Version != 1 || r.Run == "" || r.State != "done" || r.Error != "" || r.Model != model || r.Out != out || len(r.Workers) != 1 ||
+		!strings.Contains(string(r.Recipe), `"group": 128`) || len(r.Tasks) != 3 {
+		t.Errorf("--report says %+v", r)
+	}
+	for i, task := range told.Tasks {
+		if len(task.Task) != 64 || task.File != fmt.Sprintf("model-%05d-of-00003.safetensors", i+1) || task.State != "run" || task.Worker != told.Workers[0] ||
+			task.Attempt == "" || task.Elapsed <= 0 || task.SourceBytes <= 0 {
+			t.Errorf("--report says of task %d %+v", i, task)
+		}
+	}
+	var stored coordinator.Record
+	runs := filepath.Join(root, ".shardpress", "runs", told.Run)
+	parse(t, filepath.Join(runs, "state.json"), &stored)
+	stored.Recipe, told.Recipe = nil, nil // indented there
+	if !reflect.DeepEqual(stored, told) {
+		t.Errorf("state.json holds %+v, --report %+v", stored, told)
+	}
+	var spec struct {
+		Request struct{ Model, Out string }
+		Recipe  struct{ Steps []any }
+	}
+	parse(t, filepath.Join(runs, "spec.json"), &spec)
+	if spec.Request.Model != model || spec.Request.Out != out || len(spec.Recipe.Steps) != 1 {
+		t.Errorf("spec.json holds %+v", spec)
 	}
 
 	t.Run("complete already", func(t *testing.T) { //nolint:paralleltest // in order
@@ -110,6 +137,46 @@ func parse(t *testing.T, path string, v any) {
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// TestReportOfARunThatFails reads what --report holds of runs that made no result.
+func TestReportOfARunThatFails(t *testing.T) {
+	t.Parallel()
+	bad := tiny()
+	named(t, bad, "model.layers.1.mlp.up_proj.weight").set(3, float32(math.NaN()))
+	root, model := checkpoint(t, safetensors(bad...))
+	out, report := filepath.Join(root, "out"), filepath.Join(root, "report.json")
+	args := []string{"compress", "--model", model, "--recipe", "w4a16-rtn", "--out", out, "--report", report}
+	if code, _, stderr := call(args...); code != exitInvalid || !strings.Contains(stderr, "NaN") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	var r coordinator.Record
+	parse(t, report, &r)
+	if n := r.Totals; r.State != "failed" || !strings.Contains(r.Error, "NaN") || n.Unfinished == 0 || n.Run+n.Reused+n.Unfinished != n.Tasks || n.Failures != 1 {
+		t.Errorf("--report says %+v", r)
+	}
+
+	// It does not even begin.
+	if code, _, _ := call(append(args, "--memory", "1")...); code != exitInvalid {
+		t.Errorf("exit code %d", code)
+	}
+	r = coordinator.Record{}
+	parse(t, report, &r)
+	if r.State != "failed" || !strings.Contains(r.Error, "--memory") || r.Run != "" || r.Model != model || r.Out != out || len(r.Recipe) == 0 || r.Tasks == nil {
+		t.Errorf("--report says %+v", r)
+	}
+
+	// It is there already.
+	root, model = checkpoint(t, safetensors(tiny()...))
+	out, report = filepath.Join(root, "out"), filepath.Join(root, "report.json")
+	args = []string{"compress", "--model", model, "--recipe", "w4a16-rtn", "--out", out, "--report", report}
+	mustCall(t, args...)
+	mustCall(t, args...)
+	r = coordinator.Record{}
+	parse(t, report, &r)
+	if r.State != "complete" || r.Error != "" {
+		t.Errorf("--report says %+v", r)
 	}
 }
 

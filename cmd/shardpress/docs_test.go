@@ -50,29 +50,41 @@ func fields(prefix string, t reflect.Type) []string {
 	return all
 }
 
-// TestReportDocument holds docs/report.md to the schema: a row for every field and
+// TestReportDocument holds docs/report.md to the schemas: a row for every field and
 // no row of another.
 func TestReportDocument(t *testing.T) {
 	t.Parallel()
-	text := document(t, "report.md")
-	var documented []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(text, -1) {
-		documented = append(documented, m[1])
+	result, run, ok := strings.Cut(document(t, "report.md"), "\n## The run report\n")
+	if !ok {
+		t.Fatal("docs/report.md says nothing of the run report")
 	}
-	want := fields("", reflect.TypeFor[coordinator.Report]())
-	for _, f := range want {
-		if !slices.Contains(documented, f) {
-			t.Errorf("%s is not documented", f)
+	for _, s := range []struct {
+		text    string
+		schema  reflect.Type
+		version int
+	}{
+		{result, reflect.TypeFor[coordinator.Report](), coordinator.ReportVersion},
+		{run, reflect.TypeFor[coordinator.Record](), coordinator.RecordVersion},
+	} {
+		var documented []string
+		for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(s.text, -1) {
+			documented = append(documented, m[1])
 		}
-	}
-	for _, f := range documented {
-		// An object may have a row besides those of its fields.
-		if !slices.ContainsFunc(want, func(w string) bool { return w == f || strings.HasPrefix(w, f+".") }) {
-			t.Errorf("%s is documented and does not exist", f)
+		want := fields("", s.schema)
+		for _, f := range want {
+			if !slices.Contains(documented, f) {
+				t.Errorf("%s is not documented", f)
+			}
 		}
-	}
-	if !strings.Contains(text, fmt.Sprintf("of this schema: %d", coordinator.ReportVersion)) {
-		t.Errorf("the version is not %d", coordinator.ReportVersion)
+		for _, f := range documented {
+			// An object may have a row besides those of its fields.
+			if !slices.ContainsFunc(want, func(w string) bool { return w == f || strings.HasPrefix(w, f+".") }) {
+				t.Errorf("%s is documented and does not exist", f)
+			}
+		}
+		if !strings.Contains(s.text, fmt.Sprintf("of this schema: %d", s.version)) {
+			t.Errorf("the version is not %d", s.version)
+		}
 	}
 }
 
