@@ -31,7 +31,7 @@ lint: ## run golangci-lint; the first run builds it, which takes minutes
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 60s) each
-	@grep -rEo --include='*_test.go' --exclude-dir='.*' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do \
+	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do \
 	  target="$${target#func }"; package="./$$(dirname "$${file#./}")"; \
 	  echo "fuzz $$package $$target for $(FUZZTIME)"; \
 	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$package"; \
