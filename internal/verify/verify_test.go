@@ -94,6 +94,24 @@ func verified(t *testing.T, dir, model string) *verify.Report {
 	return r
 }
 
+// TestWideRow verifies a row whose error squares are added up in one float32 sum: its
+// last digits in the report are those of the additions.
+func TestWideRow(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("encodes and decodes 20 million weights")
+	}
+	const name = "model.layers.0.mlp.down_proj"
+	model := source(t, matrix{name: name + ".weight", rows: 1, cols: 20_000_000})
+	for _, strategy := range []string{"channel", "tensor"} {
+		out := result(t, model, "w4a16-rtn", "strategy="+strategy)
+		r := verified(t, out, model)
+		if len(r.Problems) > 0 || len(r.Linears) != 1 {
+			t.Errorf("%s: %+v", strategy, r)
+		}
+	}
+}
+
 func TestFormatsAndSchemes(t *testing.T) {
 	t.Parallel()
 	const p = "model.layers.0."
