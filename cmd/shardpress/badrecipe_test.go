@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -32,6 +33,10 @@ func TestBadRecipe(t *testing.T) {
 		{"glob that matches nothing", "version: 1\nsteps:\n  - method: rtn\n    targets: [\"*.w1\"]\n", []string{"recipe.yaml:4:15:", `"*.w1"`, "shardpress inspect --tensors"}},
 		{"ignore that matches nothing", "version: 1\nsteps:\n  - method: rtn\n    targets: Linear\nignore: [lm_hed]\n", []string{"recipe.yaml:5:10:", `"lm_hed"`, "lm_head"}},
 		{"malformed expression", "version: 1\nsteps:\n  - method: rtn\n    targets: [\"re:(\"]\n", []string{"recipe.yaml:4:15:"}},
+		{"name that moves the cursor", "version: 1\nname: \"a\\e[2J\"\nsteps:\n  - method: rtn\n", []string{"recipe.yaml:2:", "name", `\x1b`}},
+		{"name of two lines", "version: 1\nname: \"a\\nb\"\nsteps:\n  - method: rtn\n", []string{"recipe.yaml:2:", "name", `\n`}},
+		{"name without end", "version: 1\nname: " + strings.Repeat("x", 101) + "\nsteps:\n  - method: rtn\n", []string{"recipe.yaml:2:", "name", "100"}},
+		{"unknown key behind a byte order mark", "\ufeffversion: 1\nstepz:\n  - method: rtn\n", []string{"recipe.yaml:2:1:", `"stepz"`}},
 		{"everything ignored", "version: 1\nsteps:\n  - method: rtn\n    targets: Linear\nignore: [\"*\"]\n", []string{"recipe", "none"}},
 	}
 	for _, tt := range tests {
@@ -106,6 +111,7 @@ func TestBadCommandLine(t *testing.T) {
 		{"report in no directory", preset("--report", filepath.Join(root, "none", "r.json")), []string{"--report", "none"}},
 		{"report is a directory", preset("--report", root), []string{"--report", root}},
 		{"gc of no store", []string{"gc", "--store", filepath.Join(root, "none")}, []string{"none", "does not exist"}},
+		{"gc without a store", []string{"gc"}, []string{"does not exist", "--store"}},
 		{"gc of the model", []string{"gc", "--store", model}, []string{model}},
 		{"negative age", []string{"gc", "--store", model, "--older-than", "-1s"}, []string{"--older-than"}},
 	}

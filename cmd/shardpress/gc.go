@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shardpress/shardpress/internal/local"
+	"github.com/shardpress/shardpress/objstore"
 )
 
 func newGC() *cobra.Command {
@@ -29,6 +31,9 @@ their room on the disk becomes free when they are removed too.`,
 				return &usageError{fmt.Errorf("--older-than %s: want an age that is not negative", age)}
 			}
 			got, err := local.Collect(c.Context(), store, age, dry)
+			if errors.Is(err, objstore.ErrRoot) && !c.Flags().Changed("store") {
+				return fmt.Errorf("%w: name the store with --store: it lies beside the results of compress", err)
+			}
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -27,7 +28,8 @@ func activationKeys() []string { return []string{"bits", "dynamic"} }
 // recipe's name too.
 func Parse(file string, text []byte) (*Recipe, error) {
 	s := source{file}
-	doc, err := s.document(text)
+	// Some editors write a byte order mark, which is no part of the text (YAML 1.2.2, 5.2).
+	doc, err := s.document(bytes.TrimPrefix(text, []byte("\ufeff")))
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/shardpress/shardpress/compress"
 )
@@ -95,6 +98,14 @@ const (
 	dynamicToken    = "token"
 )
 
+// maxName bounds a recipe's name in characters. Names are printed in lines with others.
+const maxName = 100
+
+func printable(name string) bool {
+	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxName &&
+		!strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) })
+}
+
 func formats() []string  { return []string{FormatPack, FormatInt, FormatDense} }
 func numerics() []string { return []string{defaultNumerics} }
 
@@ -103,6 +114,9 @@ func numerics() []string { return []string{defaultNumerics} }
 func (r *Recipe) Validate() error {
 	if r.Version != Version {
 		return r.errorf("version", "recipe version %d is not known, this program reads %d", r.Version, Version)
+	}
+	if !printable(r.Name) {
+		return r.errorf("name", "name %.120q cannot be printed: write one of at most %d printable characters", r.Name, maxName)
 	}
 	if n := r.Numerics; n != "" && !slices.Contains(numerics(), n) {
 		return r.errorf("numerics", "numeric class %q is not known%s", n, didYouMean(n, numerics()))
