@@ -57,7 +57,7 @@ same time.`,
 		},
 	}
 	what.register(c)
-	fleet.register(c)
+	fleet.register(c, ".shardpress beside --out")
 	c.Flags().StringVar(&out, "out", "", "directory of the result, new or empty (required)")
 	c.Flags().StringVar(&report, "report", "", "also write how the run went (recipe, times, workers, tasks run and reused, also when it fails) to this file as JSON")
 	c.Flags().BoolVar(&noReuse, "no-reuse", false, "run every task although its result is in the store")
@@ -166,8 +166,11 @@ func summary(w io.Writer, out string, o *coordinator.Outcome) error {
 	}
 	repaired := ""
 	if o.Repaired > 0 {
-		repaired = fmt.Sprintf(", %d repaired", o.Repaired)
+		repaired = fmt.Sprintf(" (lost bytes made again %d times)", o.Repaired)
+		if o.Repaired == 1 {
+			repaired = " (lost bytes made again once)"
+		}
 	}
-	_, err := fmt.Fprintf(w, "%d tasks: %d run, %d reused%s, in %.1f s%s\n", o.Tasks, o.Executed, o.Reused, repaired, o.Elapsed.Seconds(), rate)
+	_, err := fmt.Fprintf(w, "%d tasks: %d run%s, %d reused, in %.1f s%s\n", o.Tasks, o.Executed, repaired, o.Reused, o.Elapsed.Seconds(), rate)
 	return err
 }

@@ -46,7 +46,7 @@ directory. A demo in the same directory again goes on with what stands there.`,
 			return demo(c, dir, &fleet)
 		},
 	}
-	fleet.register(c)
+	fleet.register(c, ".shardpress beside the results")
 	c.Flags().StringVar(&keep, "keep", "", "directory in which to leave the model, the results and the store")
 	return c
 }

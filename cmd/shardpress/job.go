@@ -108,10 +108,11 @@ type fleetFlags struct {
 	store   string
 }
 
-func (f *fleetFlags) register(c *cobra.Command) {
+// register names the flags; store says where the store is by default.
+func (f *fleetFlags) register(c *cobra.Command, store string) {
 	c.Flags().IntVar(&f.workers, "workers", runtime.GOMAXPROCS(0), "tasks at once")
 	c.Flags().StringVar(&f.memory, "memory", "", "memory that tasks at once may need together, such as 512M or 8G (default three quarters of the machine's)")
-	c.Flags().StringVar(&f.store, "store", "", "directory of the store (default .shardpress beside --out)")
+	c.Flags().StringVar(&f.store, "store", "", "directory of the store (default "+store+")")
 }
 
 func (f *fleetFlags) apply(j *local.Job) error {
