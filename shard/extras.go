@@ -74,11 +74,11 @@ func skipReason(name string, info fs.FileInfo) string {
 		".mlmodel", ".part", ".incomplete", ".lock":
 		return "weights in another format or an unfinished download"
 	}
-	switch name {
+	switch lower { // in any case: names in a result have to differ where the file system folds them
 	case "quantize_config.json", "quant_config.json", "hf_quant_config.json":
 		return "describes the quantization of the source"
-	case "MANIFEST.json", "report.json":
-		return "describes an earlier result"
+	case "manifest.json", "report.json", "unfinished.json":
+		return "describes how a result was made, is no part of the model"
 	}
 	if info.Size() > MaxExtra {
 		return fmt.Sprintf("larger than %d bytes", int64(MaxExtra))

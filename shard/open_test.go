@@ -144,7 +144,8 @@ func TestOpenExtras(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, dir, WeightsName, fileBytes(t, bf16("a.weight", 2, 4)))
 	for _, name := range []string{"tokenizer.json", "generation_config.json", "chat_template.jinja", "modeling.py", "README.md", ConfigName,
-		".gitattributes", "pytorch_model.bin", "pytorch_model.bin.index.json", "old.safetensors", "model.gguf", "MANIFEST.json", "hf_quant_config.json"} {
+		".gitattributes", "pytorch_model.bin", "pytorch_model.bin.index.json", "old.safetensors", "model.gguf", "MANIFEST.json", "Report.json",
+		"UNFINISHED.json", "hf_quant_config.json"} {
 		writeFile(t, dir, name, []byte("{}"))
 	}
 	if err := os.Mkdir(filepath.Join(dir, "original"), 0o700); err != nil {
@@ -179,7 +180,7 @@ func TestOpenExtras(t *testing.T) {
 	if want := []string{"README.md", "chat_template.jinja", "generation_config.json", "modeling.py", "tokenizer.json"}; !slices.Equal(names, want) {
 		t.Errorf("extras %v, want %v", names, want)
 	}
-	if want := []string{".gitattributes", "MANIFEST.json", "hf_quant_config.json", "model.gguf", "old.safetensors", "original", "pytorch_model.bin",
+	if want := []string{".gitattributes", "MANIFEST.json", "Report.json", "UNFINISHED.json", "hf_quant_config.json", "model.gguf", "old.safetensors", "original", "pytorch_model.bin",
 		"pytorch_model.bin.index.json", "video.mp4"}; !slices.Equal(skipped, want) {
 		t.Errorf("skipped %v, want %v", skipped, want)
 	}
