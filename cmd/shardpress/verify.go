@@ -26,8 +26,11 @@ func newVerify() *cobra.Command {
 		Short: "Check a result: checksums, shapes, scales, and the error of every linear",
 		Long: `Check a result against its table of contents: every file and its checksum, every
 tensor with its type and shape, every scale. With --model, the source that it was
-made of, also decode every linear and compare its error with the report's, and every
-tensor that was carried over with the source's bytes.`,
+made of, also compare with what the source and the result's recipe make: config.json,
+the index and the report, every tensor's name, type, shape and file; decode every
+linear and compare its error with the report's; compare every tensor that was carried
+over, and every other file that the source has, such as the tokenizer's, with the
+source's bytes.`,
 		Example: `  shardpress verify ./Llama-3.1-8B-w4a16
   shardpress verify --model ./Llama-3.1-8B ./Llama-3.1-8B-w4a16`,
 		Args: cobra.ExactArgs(1),

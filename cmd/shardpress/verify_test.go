@@ -130,6 +130,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		{"forged zero points", tensor(linear+".weight_zero_point", true, func(b []byte) { b[0] ^= 0x77 }), linear + ": its relative error is", true},
 		{"forged shape", tensor(linear+".weight_shape", true, func(b []byte) { b[0] ^= 1 }), "weight_shape", true},
 		{"forged norm", tensor("model.layers.0.input_layernorm.weight", true, flip), "tensor model.layers.0.input_layernorm.weight is not what the source holds", true},
+		{"forged tokenizer", replace("tokenizer.json", "1.0", "9.9"), "file tokenizer.json is not what the source holds", true},
 		{"forged config", replace("config.json", `"num_bits":4`, `"num_bits":8`), "config.json is not what the recipe makes", true},
 		{"forged ratio", replace("report.json", `"compression_ratio": `, `"compression_ratio": 1`), "report.json:", true},
 		{"forged error", replace("report.json", `"relative_error": 0.1`, `"relative_error": 0.01`), "the report says 0.01", true},

@@ -116,6 +116,23 @@ func shorten(line []byte) string {
 	return fmt.Sprintf("%q", line)
 }
 
+// extras compares the files beside the weights that were carried over, such as the
+// tokenizer, with the source's.
+func (v *verifier) extras(src *shard.Checkpoint) {
+	sums := map[string]string{}
+	for _, x := range v.result.Manifest.Extras {
+		sums[x.Name] = x.SHA256
+	}
+	for _, x := range src.Manifest.Extras {
+		switch sum, ok := sums[x.Name]; {
+		case !ok:
+			v.problem("file %s of the source is missing", x.Name)
+		case sum != x.SHA256:
+			v.problem("file %s is not what the source holds", x.Name)
+		}
+	}
+}
+
 // otherSource names a file of the source that is not the one in a result's table
 // of contents, as far as names, sizes and headers tell.
 func otherSource(m *shard.Manifest, want []coordinator.SourceFile) string {

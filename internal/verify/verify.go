@@ -266,6 +266,7 @@ func (v *verifier) source(ctx context.Context, source string, m *coordinator.Man
 			v.problem("%s is not what the recipe makes of the source's", doc.name)
 		}
 	}
+	v.extras(src)
 	if err := v.compareReport(plan, report); err != nil {
 		return err
 	}

@@ -112,6 +112,29 @@ func TestWideRow(t *testing.T) {
 	}
 }
 
+// TestFilesBesideWeights holds what is carried over against the source; what tells of
+// an earlier result there is none of it.
+func TestFilesBesideWeights(t *testing.T) {
+	t.Parallel()
+	model := source(t, matrix{name: "model.layers.0.mlp.down_proj.weight", rows: 8, cols: 128})
+	for _, name := range []string{"tokenizer.json", "README.md", "UNFINISHED.json", "Manifest.json", "REPORT.json"} {
+		write(t, model, name, []byte("{}"))
+	}
+	out := result(t, model, "w4a16-rtn")
+	if r := verified(t, out, model); len(r.Problems) > 0 || r.Files != 5 {
+		t.Errorf("%+v", r)
+	}
+	write(t, model, "tokenizer.json", []byte("[]"))
+	write(t, model, "merges.txt", []byte("a b"))
+	want := []string{"file merges.txt of the source is missing", "file tokenizer.json is not what the source holds"}
+	if r := verified(t, out, model); !slices.Equal(r.Problems, want) {
+		t.Errorf("found %q, want %q", r.Problems, want)
+	}
+	if r := verified(t, out, ""); len(r.Problems) > 0 {
+		t.Errorf("without the source: %q", r.Problems)
+	}
+}
+
 func TestFormatsAndSchemes(t *testing.T) {
 	t.Parallel()
 	const p = "model.layers.0."
