@@ -67,6 +67,12 @@ func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
 		role[p.Tensor] = p
 	}
 	add := func(s sum, t shard.Tensor, n int64) sum { return sum{s.tensors + 1, s.weights + n, s.bytes + t.Length} }
+	// Packed integers hold several weights each and come with scales: what can be
+	// counted of them without their meaning are values.
+	what := "weights"
+	if m.CheckSource() != nil {
+		what = "stored values"
+	}
 	var weights int64
 	for _, t := range m.Tensors {
 		n := int64(1)
@@ -85,7 +91,7 @@ func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
 	model := m.Model
 	fmt.Fprintf(w, "architecture\t%s (%s)\n", or(model.Architecture, "unknown"), or(model.ModelType, "no config.json"))
 	fmt.Fprintf(w, "blocks\t%d, as %s\n", model.Blocks, or(model.BlockPrefix, "-"))
-	fmt.Fprintf(w, "weights\t%d in %d tensors\n", weights, len(m.Tensors))
+	fmt.Fprintf(w, "%s\t%d in %d tensors\n", what, weights, len(m.Tensors))
 	fmt.Fprintf(w, "size\t%s in %d files, %d more files carried over\n", formatBytes(size), len(m.Files), len(m.Extras))
 	fmt.Fprintf(w, "tied embedding\t%v\n", model.Tied)
 	if model.Quantization != "" {
@@ -97,7 +103,7 @@ func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
 	}
 	for _, r := range roles {
 		if s := byRole[r]; s.tensors > 0 {
-			fmt.Fprintf(w, "%s\t%d tensors, %d weights, %s\n", r, s.tensors, s.weights, formatBytes(s.bytes))
+			fmt.Fprintf(w, "%s\t%d tensors, %d %s, %s\n", r, s.tensors, s.weights, what, formatBytes(s.bytes))
 		}
 	}
 	if tensors {
