@@ -45,6 +45,7 @@ type State struct {
 	order  []task.ID
 	units  map[task.ID]*unitState
 	window int
+	next   int // tasks before it in order were all published or found done: none waits again
 	queued int
 	placed int
 	ended  bool
@@ -174,10 +175,8 @@ func (s *State) refill() []Effect {
 		return []Effect{Assemble{}}
 	}
 	var effects []Effect
-	for _, id := range s.order {
-		if s.ended || s.queued >= s.window {
-			break
-		}
+	for ; s.next < len(s.order) && !s.ended && s.queued < s.window; s.next++ {
+		id := s.order[s.next]
 		if u := s.units[id]; u.phase == waiting {
 			u.phase = queued
 			s.queued++

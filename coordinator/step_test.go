@@ -286,3 +286,37 @@ func TestWindowBoundsWhatIsOutstanding(t *testing.T) {
 		t.Errorf("next published: %v", effects[1])
 	}
 }
+
+// TestManyTasks takes a moment, as long as no step goes over all tasks.
+func TestManyTasks(t *testing.T) {
+	t.Parallel()
+	ids := make([]task.ID, 200_000)
+	for i := range ids {
+		ids[i] = task.ID{byte(i), byte(i >> 8), byte(i >> 16)}
+	}
+	s := NewState(ids, 7)
+	queue := s.Step(Started{})
+	published := 0
+	for len(queue) > 0 {
+		e := queue[0]
+		queue = queue[1:]
+		switch e := e.(type) {
+		case Publish:
+			if e.ID != ids[published] {
+				t.Fatalf("publication %d is of task %v", published, e.ID)
+			}
+			published++
+			queue = append(queue, s.Step(Finished{Result: &task.Result{ID: e.ID, Attempt: "a"}})...)
+		case Place:
+			queue = append(queue, s.Step(Placed{ID: e.Result.ID, Attempt: "a"})...)
+		case Assemble:
+			queue = append(queue, s.Step(Assembled{})...)
+		case Finish:
+			if e.Err != nil || published != len(ids) {
+				t.Errorf("%d published, %v", published, e.Err)
+			}
+			return
+		}
+	}
+	t.Error("the run has no end")
+}
