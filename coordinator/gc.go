@@ -124,8 +124,8 @@ func (c *collection) run(ctx context.Context, g *group) error {
 		return c.remove(ctx, g, prefix+PlanName)
 	}
 	b, err := readObject(ctx, c.store, prefix+PlanName)
-	if errors.Is(err, objstore.ErrNotExist) {
-		return nil
+	if errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrTooLarge) {
+		return nil // damaged: its tasks are kept by their own age
 	}
 	if err != nil {
 		return fmt.Errorf("read plan of run %s: %w", g.name, err)
@@ -185,8 +185,8 @@ func (c *collection) delete(ctx context.Context, info objstore.Info) error {
 func (c *collection) attempts(ctx context.Context, id task.ID, g *group) error {
 	c.done.KeptSize += g.bytes
 	attempt := ""
-	b, err := readObject(ctx, c.store, task.ResultKey(id))
-	if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+	b, err := objstore.ReadAll(ctx, c.store, task.ResultKey(id), task.MaxResult)
+	if err != nil && !errors.Is(err, objstore.ErrNotExist) && !errors.Is(err, objstore.ErrTooLarge) {
 		return err
 	}
 	if r, perr := task.ParseResult(id, b); err == nil && perr == nil {

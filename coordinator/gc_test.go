@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -215,5 +216,22 @@ func TestCollectSparesWhatItDoesNotKnow(t *testing.T) {
 	}
 	if _, err := b.Get(t.Context(), "notes/mine", 0, -1); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestResultWithoutEnd counts as absent, for runs and for collections.
+func TestResultWithoutEnd(t *testing.T) {
+	t.Parallel()
+	b := objstore.NewMem()
+	id := task.ID{7}
+	finished(t, b, id, "A")
+	object(t, b, task.ResultKey(id), strings.Repeat(" ", task.MaxResult+1))
+	d := driver{Run: &Run{Store: b, Log: slog.New(slog.DiscardHandler)}}
+	if r, err := d.result(t.Context(), id); r != nil || err != nil {
+		t.Errorf("%v, %v", r, err)
+	}
+	got, err := Collect(t.Context(), b, CollectOptions{Age: time.Hour})
+	if err != nil || got.Attempts != 1 || got.Kept != 1 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -367,11 +366,14 @@ func (d *driver) failures(ctx context.Context, id task.ID) ([]Effect, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list failures of task %s: %w", id.Short(), err)
 		}
-		b, err := readObject(ctx, d.Store, info.Key)
-		if err != nil {
+		b, err := objstore.ReadAll(ctx, d.Store, info.Key, task.MaxFailure)
+		if err != nil && !errors.Is(err, objstore.ErrTooLarge) {
 			return nil, fmt.Errorf("read failure of task %s: %w", id.Short(), err)
 		}
-		f, err := task.ParseFailure(id, b)
+		var f *task.Failure
+		if err == nil {
+			f, err = task.ParseFailure(id, b)
+		}
 		if err != nil {
 			d.Log.Warn("failure is damaged and counts as absent", "task", id.Short(), "err", err)
 			continue
@@ -415,13 +417,16 @@ func (d *driver) existing(ctx context.Context) (map[task.ID]*task.Result, error)
 	return results, nil
 }
 
-// result reads a result.json; one that cannot be read counts as absent.
+// result reads a result.json; one that cannot be one counts as absent.
 func (d *driver) result(ctx context.Context, id task.ID) (*task.Result, error) {
-	b, err := readObject(ctx, d.Store, task.ResultKey(id))
-	if errors.Is(err, objstore.ErrNotExist) {
+	b, err := objstore.ReadAll(ctx, d.Store, task.ResultKey(id), task.MaxResult)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, objstore.ErrTooLarge):
+		d.Log.Warn("result is damaged and counts as absent", "task", id.Short(), "err", err)
+		return nil, nil
+	case err != nil:
 		return nil, fmt.Errorf("read result of task %s: %w", id.Short(), err)
 	}
 	r, err := task.ParseResult(id, b)
@@ -531,14 +536,5 @@ func (d *driver) putJSON(ctx context.Context, name string, v any) error {
 const maxDocument = 256 << 20
 
 func readObject(ctx context.Context, b objstore.Bucket, key string) ([]byte, error) {
-	r, err := b.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
-	if err == nil && len(data) > maxDocument {
-		err = fmt.Errorf("object %s is larger than %d bytes", key, maxDocument)
-	}
-	return data, err
+	return objstore.ReadAll(ctx, b, key, maxDocument)
 }

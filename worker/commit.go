@@ -16,9 +16,6 @@ import (
 	"github.com/shardpress/shardpress/objstore"
 )
 
-// maxObject bounds specs and results when they are read back, in bytes.
-const maxObject = 64 << 20
-
 // outputs writes the output objects of one attempt.
 type outputs struct {
 	store   objstore.Bucket
@@ -42,7 +39,10 @@ func (o *outputs) put(ctx context.Context, name string, r io.Reader, size int64)
 // spec fetches what the task is. The ID proves that these are the right bytes,
 // whoever wrote them.
 func (w *Worker) spec(ctx context.Context, id task.ID) (*task.Spec, error) {
-	b, err := read(ctx, w.Store, task.SpecKey(id))
+	b, err := objstore.ReadAll(ctx, w.Store, task.SpecKey(id), task.MaxSpec)
+	if errors.Is(err, objstore.ErrTooLarge) {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read spec of task %s: %w", id.Short(), err)
 	}
@@ -59,8 +59,8 @@ var errDamaged = errors.New("object is damaged")
 // committed returns the result of a task, or nil if there is none. A result that
 // cannot be read as one counts as absent.
 func (w *Worker) committed(ctx context.Context, id task.ID) (*task.Result, error) {
-	b, err := read(ctx, w.Store, task.ResultKey(id))
-	if errors.Is(err, objstore.ErrNotExist) {
+	b, err := objstore.ReadAll(ctx, w.Store, task.ResultKey(id), task.MaxResult)
+	if errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrTooLarge) {
 		return nil, nil
 	}
 	if err != nil {
@@ -187,20 +187,4 @@ func (w *Worker) giveBack(d queue.Delivery, m *task.Message, after time.Duration
 	if err := d.Retry(after); err != nil {
 		w.Log.Warn("task not given back", "task", m.ID.Short(), "err", err)
 	}
-}
-
-func read(ctx context.Context, b objstore.Bucket, key string) ([]byte, error) {
-	r, err := b.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxObject+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxObject {
-		return nil, fmt.Errorf("object %s: %w: larger than %d bytes", key, errDamaged, maxObject)
-	}
-	return data, nil
 }

@@ -207,7 +207,7 @@ func start(t *testing.T, w *Worker) (stop func()) {
 
 func (f *fleet) result(t *testing.T, id task.ID) *task.Result {
 	t.Helper()
-	b, err := read(t.Context(), f.store, task.ResultKey(id))
+	b, err := objstore.ReadAll(t.Context(), f.store, task.ResultKey(id), task.MaxResult)
 	if errors.Is(err, objstore.ErrNotExist) {
 		return nil
 	}

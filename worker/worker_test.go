@@ -174,14 +174,19 @@ func TestRepairReplacesTheResult(t *testing.T) {
 
 func TestUnreadableResultCountsAsAbsent(t *testing.T) {
 	t.Parallel()
-	f := newFleet()
-	m := f.task(t, "a")
-	if _, err := f.store.Put(t.Context(), task.ResultKey(m.ID), strings.NewReader("{"), 1, objstore.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	defer start(t, f.worker("alice", writes("bytes")))()
-	if fate := f.queue.offer(m, 1).wait(t); fate != "done" || f.result(t, m.ID) == nil {
-		t.Errorf("delivery was %s", fate)
+	for name, text := range map[string]string{"damaged": "{", "empty": "", "without end": strings.Repeat(" ", task.MaxResult+1)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet()
+			m := f.task(t, "a")
+			if _, err := f.store.Put(t.Context(), task.ResultKey(m.ID), strings.NewReader(text), int64(len(text)), objstore.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			defer start(t, f.worker("alice", writes("bytes")))()
+			if fate := f.queue.offer(m, 1).wait(t); fate != "done" || f.result(t, m.ID) == nil {
+				t.Errorf("delivery was %s", fate)
+			}
+		})
 	}
 }
 
@@ -286,7 +291,7 @@ func TestFailuresAreToldAndStored(t *testing.T) {
 			if len(stored) != 1 {
 				t.Fatalf("failures stored: %q", stored)
 			}
-			data, err := read(t.Context(), f.store, stored[0])
+			data, err := objstore.ReadAll(t.Context(), f.store, stored[0], task.MaxFailure)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -335,7 +340,7 @@ func TestWhatCannotBeServed(t *testing.T) {
 		if len(synced) != 1 {
 			t.Fatalf("%s: %q", name, synced)
 		}
-		if b, err := read(t.Context(), f.store, synced[0]); err != nil || !strings.Contains(string(b), c.says) {
+		if b, err := objstore.ReadAll(t.Context(), f.store, synced[0], task.MaxFailure); err != nil || !strings.Contains(string(b), c.says) {
 			t.Errorf("%s: failure %s (%v) does not say %q", name, b, err, c.says)
 		}
 	}

@@ -76,6 +76,14 @@ type Consumed struct {
 
 const resultVersion = 1
 
+// Bounds of documents in a store, in bytes. What is longer counts as damaged, on
+// every side.
+const (
+	MaxSpec    = 64 << 20
+	MaxResult  = 64 << 20
+	MaxFailure = 1 << 20
+)
+
 // sealed wraps a result with the checksum of its bytes.
 type sealed struct {
 	Result json.RawMessage `json:"result"`
