@@ -48,6 +48,9 @@ type CollectOptions struct {
 // collection leaves only garbage.
 func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Collected, error) {
 	now, err := storeTime(ctx, store)
+	if o.Dry && errors.Is(err, objstore.ErrReadOnly) {
+		now, err = newest(ctx, store)
+	}
 	if err != nil {
 		return Collected{}, err
 	}
@@ -209,6 +212,21 @@ func (c *collection) attempts(ctx context.Context, id task.ID, g *group) error {
 	return nil
 }
 
+// newest is the time of the last write to a store that cannot be asked: it is
+// that late at least by the store's clock. Ages count from it, so that more may be
+// old than a dry collection says.
+func newest(ctx context.Context, store objstore.Bucket) (last time.Time, err error) {
+	for info, err := range store.List(ctx, "") {
+		if err != nil {
+			return last, fmt.Errorf("list store: %w", err)
+		}
+		if info.ModTime.After(last) {
+			last = info.ModTime
+		}
+	}
+	return last, nil
+}
+
 // storeTime asks the store what time it is, by writing to it: clocks of two
 // machines are never compared.
 func storeTime(ctx context.Context, store objstore.Bucket) (time.Time, error) {
@@ -217,7 +235,9 @@ func storeTime(ctx context.Context, store objstore.Bucket) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
 	}
-	if err := store.Delete(ctx, key); err != nil {
+	// Also when the collection is stopped just now. One that was killed here leaves
+	// the object to the next.
+	if err := store.Delete(context.WithoutCancel(ctx), key); err != nil {
 		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
 	}
 	return info.ModTime, nil

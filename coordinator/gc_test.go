@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -234,4 +235,74 @@ func TestResultWithoutEnd(t *testing.T) {
 	if err != nil || got.Attempts != 1 || got.Kept != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
+}
+
+// readOnly is a store that cannot be written.
+type readOnly struct{ objstore.Bucket }
+
+func (readOnly) Put(context.Context, string, io.Reader, int64, objstore.PutOptions) (objstore.Info, error) {
+	return objstore.Info{}, objstore.ErrReadOnly
+}
+
+func (readOnly) Delete(context.Context, string) error { return objstore.ErrReadOnly }
+
+// TestDryCollectionOfAReadOnlyStore takes the last write for the time.
+func TestDryCollectionOfAReadOnlyStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := objstore.NewMem()
+		finished(t, b, task.ID{1}, "A")
+		time.Sleep(3 * time.Hour) //nolint:forbidigo // by the bubble's clock
+		finished(t, b, task.ID{2}, "A")
+		time.Sleep(3 * time.Hour) //nolint:forbidigo // likewise
+		got, err := Collect(t.Context(), readOnly{b}, CollectOptions{Age: 2 * time.Hour, Dry: true, Idle: true})
+		if err != nil || got.Tasks != 1 || got.Kept != 1 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := Collect(t.Context(), readOnly{b}, CollectOptions{Age: 2 * time.Hour, Idle: true}); !errors.Is(err, objstore.ErrReadOnly) {
+			t.Errorf("a collection that is not dry: %v", err)
+		}
+		if got, err := Collect(t.Context(), readOnly{objstore.NewMem()}, CollectOptions{Dry: true}); err != nil || got != (Collected{}) {
+			t.Errorf("of nothing: %+v, %v", got, err)
+		}
+	})
+}
+
+// TestClockOfAKilledCollection goes with the next.
+func TestClockOfAKilledCollection(t *testing.T) {
+	t.Parallel()
+	b := objstore.NewMem()
+	object(t, b, "clock", "?")
+	if _, err := Collect(t.Context(), b, CollectOptions{Age: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if left := keys(t, b); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	// One that is stopped between the two calls leaves nothing.
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := Collect(ctx, &stopping{b, cancel}, CollectOptions{Age: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if left := keys(t, b); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// stopping ends a context once something was put, and obeys it.
+type stopping struct {
+	objstore.Bucket
+	stop func()
+}
+
+func (b *stopping) Put(ctx context.Context, key string, r io.Reader, size int64, o objstore.PutOptions) (objstore.Info, error) {
+	defer b.stop()
+	return b.Bucket.Put(ctx, key, r, size, o)
+}
+
+func (b *stopping) Delete(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.Bucket.Delete(ctx, key)
 }

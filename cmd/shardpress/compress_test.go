@@ -376,3 +376,27 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the demo again says %q, want %q", again, table)
 	}
 }
+
+// TestDryCollectionOfAReadOnlyStore needs a user whom modes bind.
+func TestDryCollectionOfAReadOnlyStore(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() == 0 {
+		t.Skip("modes do not bind the superuser")
+	}
+	root, model := checkpoint(t, safetensors(tiny()...))
+	store := filepath.Join(root, "store")
+	mustCall(t, "compress", "--model", model, "--recipe", "w4a16-rtn", "--out", filepath.Join(root, "out"), "--store", store)
+	tmp := filepath.Join(store, ".tmp")
+	for _, dir := range []string{store, tmp} {
+		if err := os.Chmod(dir, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(dir, 0o700) }) //nolint:errcheck,gosec // a test's directory
+	}
+	if said := mustCall(t, "gc", "--store", store, "--older-than", "0s", "--dry-run"); !strings.Contains(said, "would remove 3 tasks") {
+		t.Errorf("dry run: %q", said)
+	}
+	if code, _, said := call("gc", "--store", store); code != exitFailed || !strings.Contains(said, store) {
+		t.Errorf("exit code %d: %q", code, said)
+	}
+}

@@ -22,7 +22,10 @@ func newGC() *cobra.Command {
 		Long: `Remove from a store the task results that were not written for longer than
 --older-than, records of old runs, and whatever killed attempts left behind.
 Finished checkpoints stay as they are, also where they share bytes with the store;
-their room on the disk becomes free when they are removed too.`,
+their room on the disk becomes free when they are removed too.
+
+Ages are by the store's own clock. A store that cannot be written has none to ask:
+there --dry-run takes the time of the last write for now.`,
 		Example: `  shardpress gc --store ./.shardpress --dry-run
   shardpress gc --store ./.shardpress --older-than 0s`,
 		Args: cobra.NoArgs,
