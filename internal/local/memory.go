@@ -2,7 +2,10 @@ package local
 
 import (
 	"bufio"
+	"bytes"
+	"io/fs"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -11,17 +14,21 @@ import (
 const fallbackMemory = 4 << 30
 
 // MachineMemory is the memory that this process may use, in bytes: the machine's,
-// or the limit of the control group it runs in.
-func MachineMemory() int64 {
+// or the limit of the control groups it runs in.
+func MachineMemory() int64 { return machineMemory(os.DirFS("/")) }
+
+// machineMemory asks a system whose files are below root.
+func machineMemory(root fs.FS) int64 {
 	n := int64(fallbackMemory)
-	if total, ok := memTotal(); ok {
+	if total, ok := memTotal(root); ok {
 		n = total
 	}
-	for _, limit := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		b, err := os.ReadFile(limit)
+	for _, file := range memoryLimits(root) {
+		b, err := fs.ReadFile(root, file)
 		if err != nil {
 			continue
 		}
+		// "max" is no number and no limit; version 1 has a huge number for it.
 		if v, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && v > 0 {
 			n = min(n, v)
 		}
@@ -29,13 +36,44 @@ func MachineMemory() int64 {
 	return n
 }
 
-func memTotal() (int64, bool) {
-	f, err := os.Open("/proc/meminfo")
+// memoryLimits lists the files that may hold a limit of this process: those of its
+// control group and of every group above, cgroups(7). In a container the path may
+// be the host's and not be there, while the group's own files are at the root.
+func memoryLimits(root fs.FS) []string {
+	const v1, v2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
+	files := []string{path.Join(v2, "memory.max"), path.Join(v1, "memory.limit_in_bytes")}
+	b, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return files
+	}
+	for line := range strings.Lines(string(b)) {
+		// hierarchy:controllers:path; version 2 is hierarchy 0, without controllers
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		base, name := v2, "memory.max"
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+		case strings.Contains(","+parts[1]+",", ",memory,"):
+			base, name = v1, "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		// Clean also keeps a path with .. from leaving the folder of groups.
+		for group := path.Clean("/" + parts[2]); group != "/"; group = path.Dir(group) {
+			files = append(files, path.Join(base, group, name))
+		}
+	}
+	return files
+}
+
+func memTotal(root fs.FS) (int64, bool) {
+	b, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
 		return 0, false
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
+	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
 		fields := strings.Fields(s.Text())
 		if len(fields) == 3 && fields[0] == "MemTotal:" {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
