@@ -60,8 +60,8 @@ func Inspect(ctx context.Context, out, store objstore.Bucket, p *Plan) (state Ou
 	}
 	sums := m.sums()
 	for _, u := range p.Units {
-		b, err := readObject(ctx, store, task.ResultKey(u.ID))
-		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+		b, err := objstore.ReadAll(ctx, store, task.ResultKey(u.ID), task.MaxResult)
+		if err != nil && !errors.Is(err, objstore.ErrNotExist) && !errors.Is(err, objstore.ErrTooLarge) {
 			return 0, "", fmt.Errorf("read store: %w", err)
 		}
 		r, perr := task.ParseResult(u.ID, b)

@@ -391,7 +391,7 @@ func TestDryCollectionOfAReadOnlyStore(t *testing.T) {
 		if err := os.Chmod(dir, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.Chmod(dir, 0o700) }) //nolint:errcheck,gosec // a test's directory
+		t.Cleanup(func() { os.Chmod(dir, 0o700) })
 	}
 	if said := mustCall(t, "gc", "--store", store, "--older-than", "0s", "--dry-run"); !strings.Contains(said, "would remove 3 tasks") {
 		t.Errorf("dry run: %q", said)

@@ -161,7 +161,7 @@ func fits(plan *coordinator.Plan, memory int64) error {
 			return err
 		}
 		if cell.Memory > memory {
-			return compress.Invalidf("the task of %s needs a memory class of %d MiB, --memory allows %d MiB: raise it", u.File, cell.Memory>>20, memory>>20)
+			return compress.Invalidf("the task of %s needs a memory class of %d MiB, --memory allows %d KiB: raise it", u.File, cell.Memory>>20, memory>>10)
 		}
 	}
 	return nil

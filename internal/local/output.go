@@ -157,5 +157,5 @@ func lock(store string) (unlock func(), err error) {
 // has the file open, as closing alone would not.
 func letGo(f *os.File) {
 	syscall.Flock(int(f.Fd()), syscall.LOCK_UN) //nolint:errcheck // closing does it, too, if later
-	f.Close()                                   //nolint:errcheck // never written
+	f.Close()
 }
