@@ -205,19 +205,22 @@ func ParseFailure(id ID, b []byte) (*Failure, error) {
 // Notice is news about a task. It is a hint: the store holds the truth.
 type Notice struct {
 	ID ID `json:"id"`
-	// State is "done", "failed" or "progress".
+	// State is one of the constants below.
 	State   string   `json:"state"`
 	Worker  string   `json:"worker"`
-	Failure *Failure `json:"failure,omitempty"`
+	Failure *Failure `json:"failure,omitempty"` // of Failed
+	Audit   *Audit   `json:"audit,omitempty"`   // of Audited
 	// Bytes of source that this attempt has worked through so far.
 	Bytes int64 `json:"bytes,omitempty"`
 }
 
 // States of a notice.
 const (
+	Began    = "began"
 	Done     = "done"
 	Failed   = "failed"
 	Progress = "progress"
+	Audited  = "audited"
 )
 
 // Encode returns the notice's bytes for the queue.

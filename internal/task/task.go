@@ -161,7 +161,25 @@ type Message struct {
 	// Repair is the attempt whose output bytes were found lost or damaged; the
 	// task is run again although its result exists.
 	Repair string `json:"repair,omitempty"`
+	// Op is the operation of the spec, so that a worker that does not have it need
+	// not read the spec to know.
+	Op string `json:"op,omitempty"`
+	// Chain says that other tasks wait for this one: it goes before those on which
+	// nothing waits.
+	Chain bool `json:"chain,omitempty"`
+	// Copy tells apart messages that ask for one task at the same time: CopyTwin is
+	// beside a straggler, CopyAudit compares bytes with those of the attempt Audit.
+	Copy  string `json:"copy,omitempty"`
+	Audit string `json:"audit,omitempty"`
+	// Avoid names the worker that this copy is not for.
+	Avoid string `json:"avoid,omitempty"`
 }
+
+// Copies of an outstanding task.
+const (
+	CopyTwin  = "twin"
+	CopyAudit = "audit"
+)
 
 // File says which file of the location is meant by a source input.
 type File struct {
@@ -204,6 +222,14 @@ func ParseMessage(b []byte) (*Message, error) {
 		return nil, fmt.Errorf("message of task %s: %w: memory %d", m.ID.Short(), ErrInvalid, m.Memory)
 	case m.Repair != "" && !ValidToken(m.Repair):
 		return nil, fmt.Errorf("message of task %s: %w: attempt %q", m.ID.Short(), ErrInvalid, m.Repair)
+	case m.Op != "" && !ValidToken(m.Op):
+		return nil, fmt.Errorf("message of task %s: %w: operation %q", m.ID.Short(), ErrInvalid, m.Op)
+	case m.Copy != "" && m.Copy != CopyTwin && m.Copy != CopyAudit:
+		return nil, fmt.Errorf("message of task %s: %w: copy %q", m.ID.Short(), ErrInvalid, m.Copy)
+	case (m.Copy == CopyAudit) != (m.Audit != "") || m.Audit != "" && !ValidToken(m.Audit):
+		return nil, fmt.Errorf("message of task %s: %w: copy %q audits attempt %q", m.ID.Short(), ErrInvalid, m.Copy, m.Audit)
+	case m.Avoid != "" && !ValidToken(m.Avoid):
+		return nil, fmt.Errorf("message of task %s: %w: worker %q to avoid", m.ID.Short(), ErrInvalid, m.Avoid)
 	}
 	return &m, nil
 }
