@@ -176,10 +176,28 @@ const (
 	Nondeterministic Kind = "nondeterministic"
 	// Internal: a bug or a broken machine.
 	Internal Kind = "internal"
+	// Died: attempts at the task ended with their workers, at the last alone on one.
+	// The task is poison for workers of its memory class.
+	Died Kind = "died"
+	// Lost: the stored bytes of an input, which Failure.Producer names, are gone or
+	// damaged. The fault is not the task's.
+	Lost Kind = "lost-input"
+	// Storage: the store did not answer, or not in time. The fault is not the task's.
+	Storage Kind = "storage"
 )
 
 // Permanent reports whether another attempt cannot help.
-func (k Kind) Permanent() bool { return k != Transient && k != Internal }
+func (k Kind) Permanent() bool {
+	switch k {
+	case Transient, Internal, Died, Lost, Storage:
+		return false
+	}
+	return true
+}
+
+// Counts reports whether the failure is held against the task, which may fail only
+// so often.
+func (k Kind) Counts() bool { return k != Lost && k != Storage }
 
 // Failure is what an attempt that gave no result leaves behind.
 type Failure struct {
@@ -188,6 +206,14 @@ type Failure struct {
 	Worker  string `json:"worker"`
 	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`
+	// Producer is whose bytes are lost, of a failure of kind Lost.
+	Producer *Producer `json:"producer,omitempty"`
+}
+
+// Producer names the attempt at a task that wrote an input of another task.
+type Producer struct {
+	ID      ID     `json:"id"`
+	Attempt string `json:"attempt"`
 }
 
 // ParseFailure reads a failure that is stored with its run.
@@ -198,6 +224,9 @@ func ParseFailure(id ID, b []byte) (*Failure, error) {
 	}
 	if f.ID != id {
 		return nil, fmt.Errorf("failure of task %s: %w: it is of task %s", id.Short(), ErrInvalid, f.ID.Short())
+	}
+	if f.Producer != nil && !ValidToken(f.Producer.Attempt) {
+		return nil, fmt.Errorf("failure of task %s: %w: input of attempt %q", id.Short(), ErrInvalid, f.Producer.Attempt)
 	}
 	return &f, nil
 }

@@ -2,7 +2,9 @@ package task
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -146,6 +148,48 @@ func TestMessage(t *testing.T) {
 	long.Location = strings.Repeat("x", MaxMessage)
 	if _, err := long.Encode(); !errors.Is(err, ErrInvalid) {
 		t.Errorf("message too long: %v", err)
+	}
+}
+
+func TestFailure(t *testing.T) {
+	t.Parallel()
+	id, other := ID{1}, ID{2}
+	for _, c := range []struct {
+		name    string
+		failure Failure
+		bad     bool
+	}{
+		{"a dead attempt", Failure{ID: id, Attempt: "a", Kind: Died}, false},
+		{"a lost input", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other, Attempt: "b"}}, false},
+		{"a lost input of no attempt", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other, Attempt: "../b"}}, true},
+		{"another task's", Failure{ID: other, Attempt: "a", Kind: Storage}, true},
+	} {
+		b, err := json.Marshal(c.failure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f, err := ParseFailure(id, b); {
+		case c.bad && !errors.Is(err, ErrInvalid):
+			t.Errorf("%s: %v", c.name, err)
+		case !c.bad && (err != nil || !reflect.DeepEqual(*f, c.failure)):
+			t.Errorf("%s: %v, %v", c.name, f, err)
+		}
+	}
+}
+
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind              Kind
+		permanent, counts bool
+	}{
+		{Invalid, true, true}, {Changed, true, true}, {Full, true, true}, {Nondeterministic, true, true},
+		{Transient, false, true}, {Internal, false, true}, {Died, false, true},
+		{Lost, false, false}, {Storage, false, false},
+	} {
+		if c.kind.Permanent() != c.permanent || c.kind.Counts() != c.counts {
+			t.Errorf("%s: permanent %v, counts %v", c.kind, c.kind.Permanent(), c.kind.Counts())
+		}
 	}
 }
 
