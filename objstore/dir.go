@@ -43,8 +43,9 @@ type Dir struct {
 }
 
 var (
-	_ Bucket = (*Dir)(nil)
-	_ Copier = (*Dir)(nil)
+	_ Bucket      = (*Dir)(nil)
+	_ Copier      = (*Dir)(nil)
+	_ Conditional = (*Dir)(nil)
 )
 
 // OpenDir opens the store in the directory root. An empty directory becomes a

@@ -19,6 +19,15 @@ import (
 // Get implements Bucket. What is opened is a file that nobody changes: an
 // overwrite or a Delete only takes its name away.
 func (d *Dir) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	return d.open(ctx, key, off, n, func(os.FileInfo) error { return nil })
+}
+
+// GetIf implements Conditional: what is compared is the file that was opened.
+func (d *Dir) GetIf(ctx context.Context, key, wanted string, off, n int64) (io.ReadCloser, error) {
+	return d.open(ctx, key, off, n, func(fi os.FileInfo) error { return checkVersion(key, wanted, version(fi)) })
+}
+
+func (d *Dir) open(ctx context.Context, key string, off, n int64, check func(os.FileInfo) error) (io.ReadCloser, error) {
 	if err := CheckKey(key); err != nil {
 		return nil, fmt.Errorf("get: %w", err)
 	}
@@ -35,6 +44,10 @@ func (d *Dir) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser,
 		err = ErrNotExist
 	}
 	if err == nil {
+		if err := check(fi); err != nil {
+			f.Close()
+			return nil, err
+		}
 		n, err = cut(off, n, fi.Size())
 	}
 	if err != nil {

@@ -18,7 +18,7 @@
 // and [Prefix] to give a part of the program its own folder of a bucket.
 // [FromWriter] feeds a Put from code that writes. [Copy] moves an object by hard
 // link or server-side copy where the backend can, and through this process
-// where it cannot.
+// where it cannot. [GetIf] reads one version of an object or nothing.
 //
 // The package does not retry, does not log, compares no two machines' clocks,
 // and does not check what it reads against a digest: whoever knows the digest

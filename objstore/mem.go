@@ -31,8 +31,9 @@ type memObject struct {
 }
 
 var (
-	_ Bucket = (*Mem)(nil)
-	_ Copier = (*Mem)(nil)
+	_ Bucket      = (*Mem)(nil)
+	_ Copier      = (*Mem)(nil)
+	_ Conditional = (*Mem)(nil)
 )
 
 // NewMem returns an empty bucket.
@@ -44,8 +45,24 @@ func (m *Mem) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
+	return o.open(ctx, key, off, n)
+}
+
+// GetIf implements Conditional.
+func (m *Mem) GetIf(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error) {
+	o, err := m.find(ctx, "get", key)
+	if err == nil {
+		err = checkVersion(key, version, o.info(key).Version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.open(ctx, key, off, n)
+}
+
+func (o memObject) open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
 	size := int64(len(o.data))
-	n, err = cut(off, n, size)
+	n, err := cut(off, n, size)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}

@@ -11,7 +11,7 @@ import (
 // Prefix is the part of b below p: its key "k" is b's key p + "/" + "k". A
 // trailing slash of p means nothing, and an empty p gives b itself. If p is not
 // a valid key, every operation reports ErrKey. The result is a Copier, which
-// copies directly if b can.
+// copies directly if b can, and Conditional.
 func Prefix(b Bucket, p string) Bucket {
 	p = strings.TrimSuffix(p, "/")
 	if p == "" {
@@ -25,7 +25,10 @@ type prefixed struct {
 	prefix string // without trailing slash
 }
 
-var _ Copier = (*prefixed)(nil)
+var (
+	_ Copier      = (*prefixed)(nil)
+	_ Conditional = (*prefixed)(nil)
+)
 
 // key is the bucket's key for key. It is checked first as it stands, so that
 // what is valid does not depend on whether a prefix lies in between.
@@ -49,6 +52,14 @@ func (b *prefixed) Get(ctx context.Context, key string, off, n int64) (io.ReadCl
 		return nil, fmt.Errorf("get: %w", err)
 	}
 	return b.bucket.Get(ctx, full, off, n)
+}
+
+func (b *prefixed) GetIf(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error) {
+	full, err := b.key(key)
+	if err != nil {
+		return nil, fmt.Errorf("get: %w", err)
+	}
+	return GetIf(ctx, b.bucket, full, version, off, n)
 }
 
 func (b *prefixed) Put(ctx context.Context, key string, r io.Reader, size int64, o PutOptions) (Info, error) {

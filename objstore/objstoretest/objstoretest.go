@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Bucket) {
 		{"Range", testRange},
 		{"Missing", testMissing},
 		{"OpenReader", testOpenReader},
+		{"GetIf", testGetIf},
 		{"IfAbsent", testIfAbsent},
 		{"IfAbsentRace", testIfAbsentRace},
 		{"OverwriteRace", testOverwriteRace},
