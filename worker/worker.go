@@ -50,6 +50,7 @@ type Worker struct {
 	Name       string
 	Queue      Queue
 	Store      objstore.Bucket
+	Sources    operation.Sources
 	Operations map[string]operation.Operation
 	Class      string
 	Slots      int   // tasks at once
@@ -170,6 +171,7 @@ func (w *Worker) attempt(ctx context.Context, d queue.Delivery, m *task.Message,
 	out := &outputs{store: w.Store, id: m.ID, attempt: attempt}
 	consumed, err := op.Run(ctx, spec, &operation.Env{
 		Message:  m,
+		Sources:  w.Sources,
 		Store:    w.Store,
 		Kernel:   w.Kernel,
 		Progress: progress.beat,

@@ -28,6 +28,7 @@ func layers() []layer {
 		{"compress/...", append(methods, "compress/methodtest"), "a method is arithmetic only, and does not know the other methods"},
 		{"shard/...", []string{"shard/...", "internal/tensor", "objstore/..."}, "checkpoints are read and written without knowing what is done to them"},
 		{"internal/task/...", nil, "wire types are plain data"},
+		{"internal/source/...", []string{"internal/task", "shard/...", "objstore/..."}, "a source is opened without knowing what is done to it"},
 		{"internal/operation/...", []string{"internal/task", "compress/...", "shard/...", "objstore/...", "internal/tensor"},
 			"an operation is a pure function of its inputs, and does not know who runs it"},
 		{"internal/model/...", []string{"internal/tensor", "shard/...", "internal/tokenizer", "objstore/..."}, "a forward pass needs weights and text, and no fleet"},
@@ -48,7 +49,7 @@ func layers() []layer {
 // below is what stands under workers and coordinators.
 func below(more ...string) []string {
 	return append([]string{"internal/tensor", "objstore/...", "compress/...", "shard/...", "internal/model", "internal/eval", "internal/tokenizer",
-		"internal/queue", "internal/task", "internal/operation"}, more...)
+		"internal/queue", "internal/task", "internal/source", "internal/operation"}, more...)
 }
 
 // confinement keeps modules of other people, and packages of the standard library, where they belong.

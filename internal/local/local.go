@@ -18,6 +18,7 @@ import (
 	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/shard"
 	"github.com/shardpress/shardpress/worker"
@@ -203,7 +204,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	g.Go(func() error {
 		defer stop()
 		w := worker.Worker{
-			Name: "local", Queue: tasks, Store: store, Operations: operation.All(), Class: operation.ClassF32,
+			Name: "local", Queue: tasks, Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Class: operation.ClassF32,
 			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, Log: j.Log,
 		}
 		if err := w.Run(work); err != nil {
@@ -215,7 +216,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 		defer stop()
 		run := &coordinator.Run{
 			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck.Location()),
-			Location: operation.FileLocation(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Log: j.Log,
+			Location: source.File(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Log: j.Log,
 			Request: map[string]any{"model": ck.Location(), "out": j.Out, "recipe": j.Recipe.Name},
 		}
 		var err error

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/internal/tensor"
 	"github.com/shardpress/shardpress/shard"
@@ -157,13 +158,13 @@ func run(t *testing.T, ck *shard.Checkpoint, p *EncodeParams, k compress.Kernel)
 		t.Fatal(err)
 	}
 	spec := &task.Spec{Op: EncodeOp, Class: ClassF32, Params: raw}
-	m := &task.Message{Location: FileLocation(ck.Location())}
+	m := &task.Message{Location: source.File(ck.Location())}
 	for _, f := range ck.Manifest.Files {
 		spec.Inputs = append(spec.Inputs, task.Input{Source: &task.Source{Kind: f.Identity.Kind, Value: f.Identity.Value}})
 		m.Files = append(m.Files, task.File{Name: f.Name, Size: f.Size, Header: f.HeaderDigest})
 	}
 	out := &collector{}
-	_, err = All()[EncodeOp].Run(t.Context(), spec, &Env{Message: m, Kernel: k, Progress: func(int64) {}, Put: out.put})
+	_, err = All()[EncodeOp].Run(t.Context(), spec, &Env{Message: m, Sources: &source.Opener{AnyDir: true}, Kernel: k, Progress: func(int64) {}, Put: out.put})
 	return out, err
 }
 

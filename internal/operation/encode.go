@@ -145,11 +145,10 @@ func openSource(ctx context.Context, spec *task.Spec, env *Env) (*shard.Source, 
 		})
 		consumed = append(consumed, task.Consumed{Source: in.Source})
 	}
-	dir, err := localPath(env.Message.Location)
-	if err != nil {
-		return nil, nil, err
+	if env.Sources == nil {
+		return nil, nil, fmt.Errorf("open source: %w: this worker reads no checkpoints", task.ErrInvalid)
 	}
-	src, err := shard.OpenSource(ctx, dir, files)
+	src, err := env.Sources.Source(ctx, env.Message.Location, files)
 	if err != nil {
 		return nil, nil, err
 	}

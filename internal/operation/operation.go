@@ -24,6 +24,7 @@ const ClassF32 = "f32@1"
 type Env struct {
 	// Message says where the sources are. It is not part of what is computed.
 	Message *task.Message
+	Sources Sources
 	Store   objstore.Bucket
 	Kernel  compress.Kernel
 	// Progress is told the bytes of source that were worked through since the last
@@ -32,6 +33,13 @@ type Env struct {
 	Progress func(bytes int64)
 	// Put writes an output of the attempt.
 	Put func(ctx context.Context, name string, r io.Reader, size int64) error
+}
+
+// Sources opens the checkpoints that tasks read.
+type Sources interface {
+	// Source opens weight files of the checkpoint at location, which is a message's and
+	// as little to be trusted, and refuses files that are not what their identities say.
+	Source(ctx context.Context, location string, files []shard.File) (*shard.Source, error)
 }
 
 // Operation runs the tasks of one op@version. It returns what it consumed, in the

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/shard"
@@ -96,9 +97,10 @@ func newMatrixTask(tb testing.TB, ck *shard.Checkpoint, format string, put func(
 		layout: layout,
 		env: &Env{
 			Message: &task.Message{
-				Location: FileLocation(ck.Location()),
+				Location: source.File(ck.Location()),
 				Files:    []task.File{{Name: f.Name, Size: f.Size, Header: f.HeaderDigest}},
 			},
+			Sources:  &source.Opener{AnyDir: true},
 			Progress: func(int64) {},
 			Put:      put,
 		},

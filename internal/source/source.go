@@ -1,0 +1,106 @@
+// Package source opens the checkpoints that locations name: for those who plan and for the workers who read.
+//
+//	file:///dir              a directory of this machine, where that is allowed
+//	store:<key prefix>       a checkpoint in the store, used in place
+//	store:sources/<id>       a checkpoint that was uploaded to the store
+//	hf://owner/name@commit   a repository of the Hugging Face hub
+//
+// Locations come in messages and submissions, which anybody may have sent who can reach the queue or the store: every part is checked,
+// and no location reaches a file or a host that the opener was not told of.
+package source
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/shard"
+)
+
+// Opener opens locations. Its methods may be called from many goroutines.
+type Opener struct {
+	// Store holds the checkpoints of store locations; nil refuses them.
+	Store objstore.Bucket
+	// Dirs are the directories below which file locations may lie.
+	Dirs []string
+	// AnyDir allows every file location: the opener and whoever names locations are one user's.
+	AnyDir bool
+}
+
+// Open reads the headers of a checkpoint.
+func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, error) {
+	switch {
+	case strings.HasPrefix(location, schemeFile):
+		path, err := o.confine(location)
+		if err != nil {
+			return nil, err
+		}
+		return shard.Open(ctx, path, shard.OpenOptions{})
+	}
+	return nil, unknown(location)
+}
+
+// Source opens weight files of a checkpoint and holds them against their identities.
+func (o *Opener) Source(ctx context.Context, location string, files []shard.File) (*shard.Source, error) {
+	switch {
+	case strings.HasPrefix(location, schemeFile):
+		dir, err := o.confine(location)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if err := o.confineFile(dir, f.Name); err != nil {
+				return nil, err
+			}
+		}
+		return shard.OpenSource(ctx, dir, files)
+	}
+	return nil, unknown(location)
+}
+
+func unknown(location string) error {
+	return fmt.Errorf("source location %q: %w: want file:///directory, store:prefix or hf://owner/name@revision", location, task.ErrInvalid)
+}
+
+// confine gives the path of a file location if it is one that may be read.
+func (o *Opener) confine(location string) (string, error) {
+	path, err := filePath(location)
+	if err != nil || o.AnyDir {
+		return path, err
+	}
+	return path, o.inside(path, location)
+}
+
+// confineFile refuses a file that a symbolic link leads out of the allowed directories. Names that are no plain ones are refused by shard.
+func (o *Opener) confineFile(dir, name string) error {
+	if o.AnyDir || name != filepath.Base(name) {
+		return nil
+	}
+	return o.inside(filepath.Join(dir, name), name)
+}
+
+// inside reports whether path, with its links followed, lies in an allowed directory.
+func (o *Opener) inside(path, what string) error {
+	if len(o.Dirs) == 0 {
+		return fmt.Errorf("source %q: %w: this program reads no sources from its own disk: start it with --sources, or upload the checkpoint", what, task.ErrInvalid)
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("source %q: %w: mount the directory that holds it on every worker, or upload the checkpoint", what, err)
+	}
+	for _, dir := range o.Dirs {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return fmt.Errorf("directory of sources: %w", err)
+		}
+		if dir, err = filepath.EvalSymlinks(dir); err != nil {
+			return fmt.Errorf("directory of sources: %w: create it or mount its disk", err)
+		}
+		if rel, err := filepath.Rel(dir, real); err == nil && filepath.IsLocal(rel) {
+			return nil
+		}
+	}
+	return fmt.Errorf("source %q: %w: it lies outside of the directories that --sources allows", what, task.ErrInvalid)
+}
