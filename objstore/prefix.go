@@ -115,13 +115,23 @@ func (b *prefixed) Copy(ctx context.Context, dst string, src Bucket, srcKey stri
 	return b.strip(info), err
 }
 
+// Wrapper is implemented by buckets that hand everything on to another one under
+// the same keys, and only look on. A backend's Copy looks through them.
+type Wrapper interface {
+	Unwrap() Bucket
+}
+
 // unwrap finds the bucket and the key that key of b stands for, below any
-// number of prefixes.
+// number of prefixes and wrappers.
 func unwrap(b Bucket, key string) (Bucket, string, error) {
 	if err := CheckKey(key); err != nil {
 		return nil, "", err
 	}
 	for {
+		if w, ok := b.(Wrapper); ok {
+			b = w.Unwrap()
+			continue
+		}
 		p, ok := b.(*prefixed)
 		if !ok {
 			return b, key, nil

@@ -29,4 +29,12 @@ func TestPrefixNames(t *testing.T) {
 	if b != Bucket(m) || key != "a/b/c/d" || err != nil {
 		t.Errorf("unwrap: %v %q %v", b, key, err)
 	}
+	b, key, err = unwrap(Prefix(onlooker{Prefix(m, "a")}, "b"), "d")
+	if b != Bucket(m) || key != "a/b/d" || err != nil {
+		t.Errorf("unwrap behind a wrapper: %v %q %v", b, key, err)
+	}
 }
+
+type onlooker struct{ Bucket }
+
+func (o onlooker) Unwrap() Bucket { return o.Bucket }
