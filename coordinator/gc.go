@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -54,7 +53,15 @@ func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Coll
 	if err != nil {
 		return Collected{}, err
 	}
-	c := &collection{CollectOptions: o, store: store, now: now, pinned: map[task.ID]bool{}, used: map[task.ID]bool{}}
+	c := &collection{CollectOptions: o, store: store, now: now, pinned: map[task.ID]bool{}, used: map[task.ID]bool{}, open: map[string]bool{}}
+	// A run that was submitted is kept until it is over, however long nobody drives it.
+	open, err := OpenRuns(ctx, store)
+	if err != nil {
+		return Collected{}, err
+	}
+	for _, run := range open {
+		c.open[run] = true
+	}
 	// Runs first: they say which tasks are in use.
 	for _, kind := range []string{"runs", "tasks"} {
 		if err := c.groups(ctx, kind); err != nil {
@@ -70,6 +77,7 @@ type collection struct {
 	store        objstore.Bucket
 	now          time.Time
 	pinned, used map[task.ID]bool
+	open         map[string]bool // runs that are not over
 	done         Collected
 }
 
@@ -122,22 +130,18 @@ func (c *collection) run(ctx context.Context, g *group) error {
 			keep = c.pinned
 		}
 	}
+	if c.open[g.name] {
+		keep = c.pinned
+	}
 	if keep == nil {
 		c.done.Runs++
 		return c.remove(ctx, g, prefix+PlanName)
 	}
-	b, err := readObject(ctx, c.store, prefix+PlanName)
-	if errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrTooLarge) {
-		return nil // damaged: its tasks are kept by their own age
+	o, err := ReadOutline(ctx, c.store, g.name)
+	if err != nil || o == nil { // without it the tasks are kept by their own age
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("read plan of run %s: %w", g.name, err)
-	}
-	var units []plannedUnit
-	if err := json.Unmarshal(b, &units); err != nil {
-		return nil //nolint:nilerr // damaged: its tasks are kept by their own age
-	}
-	for _, u := range units {
+	for _, u := range o.Units {
 		keep[u.Task] = true
 	}
 	return nil

@@ -41,11 +41,11 @@ func finished(t *testing.T, b objstore.Bucket, id task.ID, attempt string) {
 // ran stores the record of a run over tasks.
 func ran(t *testing.T, b objstore.Bucket, run string, ids ...task.ID) {
 	t.Helper()
-	units := make([]plannedUnit, len(ids))
+	o := Outline{Version: outlineVersion, Units: make([]OutlineUnit, len(ids))}
 	for i, id := range ids {
-		units[i].Task = id
+		o.Units[i].Task = id
 	}
-	text, err := json.Marshal(units)
+	text, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -471,23 +471,10 @@ const (
 	PlanName = "plan.json"
 )
 
-// plannedUnit is a unit as a run's plan.json lists it.
-type plannedUnit struct {
-	Task   task.ID `json:"task"`
-	File   string  `json:"file"`
-	Source int64   `json:"source_bytes"`
-	Result int64   `json:"result_bytes"`
-	Memory int64   `json:"memory"`
-}
-
 // open writes what the run is about to do.
 func (d *driver) open(ctx context.Context) error {
 	if err := d.pin(ctx); err != nil { // first, so that the plan is never without it
 		return err
-	}
-	units := make([]plannedUnit, len(d.Plan.Units))
-	for i, u := range d.Plan.Units {
-		units[i] = plannedUnit{u.ID, u.File, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory}
 	}
 	for _, doc := range []struct {
 		name  string
@@ -499,7 +486,7 @@ func (d *driver) open(ctx context.Context) error {
 			Recipe  json.RawMessage `json:"recipe"` // canonical
 			NoReuse bool            `json:"no_reuse"`
 		}{RecordVersion, d.Request, d.recipe, d.NoReuse}},
-		{PlanName, units},
+		{PlanName, d.Plan.Outline()},
 	} {
 		if err := d.putJSON(ctx, doc.name, doc.value); err != nil {
 			return err
@@ -516,18 +503,21 @@ func (d *driver) pin(ctx context.Context) error {
 
 // record writes how the run ended, and unpins it.
 func (d *driver) record(ctx context.Context) error {
-	err := d.putJSON(ctx, "state.json", d.outcome.Record)
-	return errors.Join(err, d.Store.Delete(ctx, "runs/"+d.outcome.Run+"/"+PinName))
+	err := d.putJSON(ctx, stateName, d.outcome.Record)
+	return errors.Join(err, d.Store.Delete(ctx, RunKey(d.outcome.Run, PinName)))
 }
 
 func (d *driver) putJSON(ctx context.Context, name string, v any) error {
+	return putJSON(ctx, d.Store, RunKey(d.outcome.Run, name), v)
+}
+
+func putJSON(ctx context.Context, store objstore.Bucket, key string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("write %s of the run: %w", name, err)
+		return fmt.Errorf("write %s: %w", key, err)
 	}
-	_, err = d.Store.Put(ctx, "runs/"+d.outcome.Run+"/"+name, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{})
-	if err != nil {
-		return fmt.Errorf("write %s of the run: %w", name, err)
+	if _, err = store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{}); err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
 }

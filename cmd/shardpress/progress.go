@@ -17,7 +17,7 @@ import (
 
 // view shows a run while it goes on.
 type view interface {
-	planned(p *coordinator.Plan)
+	planned(p *coordinator.Outline)
 	update(u coordinator.Update)
 	close()
 }
@@ -36,26 +36,26 @@ func isTerminal(w io.Writer) bool {
 // tally counts bytes of source that are worked through, over attempts that may
 // start again.
 type tally struct {
-	plan   *coordinator.Plan
+	plan   *coordinator.Outline
 	units  []int64 // bytes so far of each unit
 	placed []bool  // by unit
 	total  int64
 	done   int // units that are placed
 }
 
-func (t *tally) start(p *coordinator.Plan) {
+func (t *tally) start(p *coordinator.Outline) {
 	t.plan, t.units, t.placed = p, make([]int64, len(p.Units)), make([]bool, len(p.Units))
 }
 
 func (t *tally) note(u coordinator.Update) {
 	switch u.Kind {
 	case coordinator.UpdateProgress:
-		if n := min(u.Bytes, t.plan.Units[u.Unit].Layout.SourceBytes); n > t.units[u.Unit] {
+		if n := min(u.Bytes, t.plan.Units[u.Unit].Source); n > t.units[u.Unit] {
 			t.total += n - t.units[u.Unit]
 			t.units[u.Unit] = n
 		}
 	case coordinator.UpdatePlaced:
-		full := t.plan.Units[u.Unit].Layout.SourceBytes
+		full := t.plan.Units[u.Unit].Source
 		t.total += full - t.units[u.Unit]
 		t.units[u.Unit] = full
 		if !t.placed[u.Unit] {
@@ -81,10 +81,10 @@ type lines struct {
 
 func newLines(w io.Writer) *lines { return &lines{w: w} }
 
-func (l *lines) planned(p *coordinator.Plan) {
+func (l *lines) planned(p *coordinator.Outline) {
 	l.start(p)
 	fmt.Fprintf(l.w, "plan: %d tasks, %s of source, result %s in %d files, recipe %s as %s\n",
-		len(p.Units), formatBytes(p.SourceBytes()), formatBytes(p.ResultBytes()), len(p.Units), p.Recipe.Name, p.Format)
+		len(p.Units), formatBytes(p.SourceBytes()), formatBytes(p.ResultBytes()), len(p.Units), p.Recipe, p.Format)
 	for _, n := range p.Notes {
 		fmt.Fprintf(l.w, "note: %s\n", n)
 	}
@@ -194,7 +194,7 @@ func (j *jsonLines) print(v any) {
 	_ = j.e.Encode(v)
 }
 
-func (j *jsonLines) planned(p *coordinator.Plan) {
+func (j *jsonLines) planned(p *coordinator.Outline) {
 	j.print(map[string]any{"kind": "planned", "tasks": len(p.Units), "source_bytes": p.SourceBytes(), "result_bytes": p.ResultBytes(), "notes": p.Notes})
 }
 

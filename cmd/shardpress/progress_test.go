@@ -5,16 +5,12 @@ import (
 	"testing"
 
 	"github.com/shardpress/shardpress/coordinator"
-	"github.com/shardpress/shardpress/internal/operation"
 )
 
 // TestProgress follows a run in which an attempt fails and placed bytes are lost.
 func TestProgress(t *testing.T) {
 	t.Parallel()
-	p := &coordinator.Plan{Units: []coordinator.Unit{
-		{File: "a", Layout: &operation.Layout{SourceBytes: 100}},
-		{File: "b", Layout: &operation.Layout{SourceBytes: 50}},
-	}}
+	p := &coordinator.Outline{Units: []coordinator.OutlineUnit{{File: "a", Source: 100}, {File: "b", Source: 50}}}
 	var out strings.Builder
 	l := &lines{w: &out}
 	l.start(p)

@@ -39,7 +39,7 @@ type Job struct {
 	Kernel     compress.Kernel
 	Log        *slog.Logger
 	// Planned is told the plan before anything runs.
-	Planned func(*coordinator.Plan)
+	Planned func(*coordinator.Outline)
 	Watch   func(coordinator.Update)
 	// Wrap, if set, may replace the store, the output and the queue, to watch or to
 	// break them.
@@ -141,7 +141,7 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 		return nil, fmt.Errorf("%s: %w", j.Out, ErrComplete)
 	}
 	if j.Planned != nil {
-		j.Planned(plan)
+		j.Planned(plan.Outline())
 	}
 	outcome, err := j.fleet(ctx, ck, plan, store, out)
 	if err != nil {
