@@ -22,6 +22,8 @@ func layers() []layer {
 		{"internal/story/...", nil, "the story grammar makes text, and knows of nothing else"},
 		{"internal/tokenizer/...", nil, "a tokenizer turns text into numbers, and knows of nothing else"},
 		{"internal/imports/...", nil, "the rules depend on nothing that they judge"},
+		{"internal/faultproxy/...", nil, "a proxy carries bytes for tests, whatever they mean"},
+		{"internal/s3test/...", []string{"objstore/..."}, "a server for tests knows the store that speaks to it"},
 		{"objstore/...", []string{"objstore/..."}, "stores move bytes, and do not know what the bytes mean"},
 		{"compress", []string{"internal/tensor"}, "operations are arithmetic; what they mean for tasks and files is decided above"},
 		{"compress/recipe/...", append(methods, "compress/..."), "a recipe knows the methods, and nothing that runs them"},
