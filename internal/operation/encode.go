@@ -75,11 +75,11 @@ type LinearStats struct {
 	Power *float64 `json:"power"`
 }
 
-// Encode runs EncodeOp.
-type Encode struct{}
+// Encode runs EncodeOp. The zero value works; that of All has its tasks share buffers.
+type Encode struct{ buffers *pool }
 
 // Run writes the weight file and the statistics.
-func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consumed, error) {
+func (o Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consumed, error) {
 	p, err := ParseEncodeParams(spec.Params)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consum
 	defer src.Close() //nolint:errcheck // opened for reading
 	job := &encodeJob{params: p, layout: layout, manifest: layout.manifest, source: src, env: env}
 	file := objstore.FromWriter(func(w io.Writer) error {
-		err := job.write(ctx, w)
+		err := job.write(ctx, w, o.buffers)
 		if k := Classify(err); err != nil && (k == task.Invalid || k == task.Changed) {
 			return &inputError{err}
 		}

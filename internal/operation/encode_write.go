@@ -20,14 +20,7 @@ type encodeJob struct {
 	source   *shard.Source
 	env      *Env
 
-	// Buffers, which one linear after the other uses. What they come to is what
-	// panelNeed plans with.
-	panel    []byte // source rows being worked on
-	encoded  compress.Encoded
-	unpacked []byte    // codes of a panel, a byte each
-	values   []float32 // a panel decoded
-	raw      []byte    // likewise, as stored
-	matrix   []byte    // of a tensor that is rebuilt
+	*buffers // for as long as it writes
 
 	stats [][]LinearStats // by item
 	aside map[int]*aside  // by item: what waits for its place in the file
@@ -37,8 +30,9 @@ type encodeJob struct {
 type aside struct{ scales, zeros []byte }
 
 // write makes the file's tensors in their order.
-func (j *encodeJob) write(ctx context.Context, w io.Writer) error {
-	j.panel = make([]byte, panelBytes)
+func (j *encodeJob) write(ctx context.Context, w io.Writer, p *pool) error {
+	j.buffers = p.get()
+	defer p.put(j.buffers)
 	j.stats = make([][]LinearStats, len(j.layout.Items))
 	j.aside = map[int]*aside{}
 	out, err := shard.NewWriter(w, j.layout.File)
@@ -210,6 +204,7 @@ func (j *encodeJob) encode(ctx context.Context, out io.Writer, p part) error {
 		return nil
 	}
 	_, err := out.Write(data)
+	j.give(data)
 	return err
 }
 
@@ -223,9 +218,9 @@ func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int,
 	zeros, asymmetric := index[compress.ComponentZeros]
 	scale := x.Layout.Components[index[compress.ComponentScales]]
 	// At their full size at once: growing would leave twice as much behind as garbage.
-	keep := &aside{scales: make([]byte, 0, scale.Bytes())}
+	keep := &aside{scales: j.take(scale.Bytes())}
 	if asymmetric {
-		keep.zeros = make([]byte, 0, x.Layout.Components[zeros].Bytes())
+		keep.zeros = j.take(x.Layout.Components[zeros].Bytes())
 	}
 	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
 		if !scale.Whole || e.Row == 0 { // every panel carries a whole component in full
@@ -252,19 +247,22 @@ func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int,
 		return err
 	}
 	if asymmetric {
-		if keep.zeros, err = storedZeros(x, keep.zeros); err != nil {
+		if keep.zeros, err = j.storedZeros(x, keep.zeros); err != nil {
 			return err
 		}
 	}
 	if old := j.aside[item]; old == nil {
 		j.aside[item] = keep
+	} else {
+		j.give(keep.scales)
+		j.give(keep.zeros)
 	}
 	j.stats[item] = []LinearStats{stats}
 	return nil
 }
 
 // storedZeros turns zero points into the tensor that the format wants.
-func storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
+func (j *encodeJob) storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
 	bits := x.Layout.Scheme.Bits
 	if x.Format == FormatInt {
 		shard.ZerosToInt8(zeros, zeros, bits)
@@ -272,7 +270,10 @@ func storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
 	}
 	rows := int(x.Linear.Rows)
 	groups := len(zeros) / rows
-	packed := make([]byte, shard.PackedZeroBytes(rows, groups, bits))
+	n := shard.PackedZeroBytes(rows, groups, bits)
+	packed := j.take(int64(n))[:n]
+	clear(packed)
+	defer j.give(zeros)
 	return packed, shard.PackZeros(packed, zeros, rows, groups, bits)
 }
 

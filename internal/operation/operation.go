@@ -48,10 +48,11 @@ type Operation interface {
 	Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Consumed, error)
 }
 
-// All returns the operations of this program by op@version.
+// All returns the operations of this program by op@version, for one worker: the tasks
+// at once share what they keep between them.
 func All() map[string]Operation {
 	return map[string]Operation{
-		EncodeOp: Encode{},
+		EncodeOp: Encode{buffers: &pool{}},
 	}
 }
 
