@@ -22,6 +22,12 @@ const (
 	pieceSize = 64 << 10
 	// maxEmptyReads is how often a reader may give nothing, without an error.
 	maxEmptyReads = 100
+	// smallSize is the object that gets a buffer of its own size. Most objects are
+	// documents of a few KiB, and each put of one at the same time as others would
+	// else have one more large buffer stay in the pool.
+	smallSize = 64 << 10
+	// minRead is the least that a reader is asked for.
+	minRead = 512
 )
 
 // buffers lends buffers of bufferSize bytes.
@@ -54,9 +60,14 @@ type sink struct {
 // receive moves what r gives into w. own tells an error of the store (writing,
 // size, context) from an error of r.
 func receive(ctx context.Context, w io.Writer, r io.Reader, size int64, b *buffers) (n int64, sum [32]byte, own bool, err error) {
-	buf := b.get()
-	defer b.put(buf)
-	s := &sink{ctx: ctx, w: w, sum: sha256.New(), size: size, buf: *buf}
+	s := &sink{ctx: ctx, w: w, sum: sha256.New(), size: size}
+	if size >= 0 && size < smallSize {
+		s.buf = make([]byte, max(size+1, minRead)) // one more, to meet the end or what is too much
+	} else {
+		buf := b.get()
+		defer b.put(buf)
+		s.buf = *buf
+	}
 	// io.Copy lets an io.WriterTo push into s, and else calls s.ReadFrom. A
 	// source must not use s after it returned, but one that does must not write
 	// into a buffer that somebody else has by then.
