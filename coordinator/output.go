@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +33,7 @@ const (
 // appears whole or not at all, and the manifest last.
 type Output struct {
 	bucket objstore.Bucket
-	source string // directory of the extra files
+	extras Extras
 	slots  chan struct{}
 
 	mu     sync.Mutex
@@ -59,10 +57,17 @@ type lostError struct {
 
 func (e *lostError) Error() string { return e.what }
 
-// NewOutput puts the result into bucket; extra files come from the directory source.
-func NewOutput(bucket objstore.Bucket, source string) *Output {
+// Extras opens the files of the source that are carried over, and reports
+// shard.ErrSourceChanged from their readers. A shard.Checkpoint does.
+type Extras interface {
+	OpenExtra(ctx context.Context, e shard.Extra) (io.ReadCloser, error)
+}
+
+// NewOutput puts the result into bucket; extra files come from extras, which may be
+// nil for an Output that assembles nothing.
+func NewOutput(bucket objstore.Bucket, extras Extras) *Output {
 	// Placing is a link or a copy: more than a few at once only contend for the disk.
-	return &Output{bucket: bucket, source: source, slots: make(chan struct{}, 2), placed: map[string]placedFile{}}
+	return &Output{bucket: bucket, extras: extras, slots: make(chan struct{}, 2), placed: map[string]placedFile{}}
 }
 
 // Manifest is the result's table of contents.
@@ -350,17 +355,17 @@ func (o *Output) put(ctx context.Context, name string, r io.Reader, size int64) 
 
 // extra carries over a file that is not compressed.
 func (o *Output) extra(ctx context.Context, x shard.Extra) (written, error) {
-	f, err := os.Open(filepath.Join(o.source, x.Name))
+	f, err := o.extras.OpenExtra(ctx, x)
 	if err != nil {
 		return written{}, fmt.Errorf("carry over %s: %w", x.Name, err)
 	}
 	defer f.Close()
-	e, err := o.put(ctx, x.Name, f, -1)
+	e, err := o.put(ctx, x.Name, f, x.Size)
 	if err != nil {
 		return written{}, err
 	}
 	if e.entry.SHA256 != x.SHA256 {
-		return written{}, fmt.Errorf("carry over %s: %w during the run; run again", filepath.Join(o.source, x.Name), shard.ErrSourceChanged)
+		return written{}, fmt.Errorf("carry over %s: %w during the run; run again", x.Name, shard.ErrSourceChanged)
 	}
 	return e, nil
 }

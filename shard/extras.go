@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,36 +16,30 @@ import (
 // MaxExtra is the size up to which files that hold no weights are carried over. The largest tokenizers have half of it.
 const MaxExtra = 64 << 20
 
-// listExtras describes the files of a directory other than the weights in use, in the order of names.
-func listExtras(ctx context.Context, dir string, used []File) ([]Extra, []Skipped, error) {
-	entries, err := os.ReadDir(dir) // sorted by name
-	if err != nil {
-		return nil, nil, fmt.Errorf("open checkpoint: %w; check the path and its permissions", err)
-	}
+// listExtras describes the files of a place other than the weights in use, in the order of names.
+func listExtras(ctx context.Context, p place, entries []entry, used []File) ([]Extra, []Skipped, error) {
 	extras, skipped := []Extra{}, []Skipped{}
-	for _, entry := range entries {
-		name := entry.Name()
+	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		if name == ConfigName || name == IndexName || slices.ContainsFunc(used, func(f File) bool { return f.Name == name }) {
+		if e.name == ConfigName || e.name == IndexName || slices.ContainsFunc(used, func(f File) bool { return f.Name == e.name }) {
 			continue
 		}
-		info, err := os.Stat(filepath.Join(dir, name)) // follows links, as hub caches need
 		reason := "cannot be read"
-		if err == nil {
-			reason = skipReason(name, info)
+		if e.err == nil {
+			reason = skipReason(e)
 		}
 		if reason != "" {
-			skipped = append(skipped, Skipped{Name: strings.ToValidUTF8(name, "\uFFFD"), Reason: reason})
+			skipped = append(skipped, Skipped{Name: strings.ToValidUTF8(e.name, "\uFFFD"), Reason: reason})
 			continue
 		}
-		b, err := readExtra(dir, name)
+		b, err := readExtra(ctx, p, e.name)
 		if err != nil {
 			return nil, nil, err
 		}
 		sum := sha256.Sum256(b)
-		extras = append(extras, Extra{Name: name, Size: int64(len(b)), SHA256: hex.EncodeToString(sum[:])})
+		extras = append(extras, Extra{Name: e.name, Size: int64(len(b)), SHA256: hex.EncodeToString(sum[:])})
 	}
 	slices.SortFunc(skipped, func(a, b Skipped) int { return strings.Compare(a.Name, b.Name) })
 	skipped = slices.CompactFunc(skipped, func(a, b Skipped) bool { return a.Name == b.Name })
@@ -53,14 +47,14 @@ func listExtras(ctx context.Context, dir string, used []File) ([]Extra, []Skippe
 }
 
 // skipReason says why a file is not carried over, "" when it is.
-func skipReason(name string, info fs.FileInfo) string {
-	lower := strings.ToLower(name)
+func skipReason(e entry) string {
+	name, lower := e.name, strings.ToLower(e.name)
 	switch {
 	case strings.HasPrefix(name, "."):
 		return "hidden"
-	case info.IsDir():
+	case e.dir:
 		return "directory"
-	case !info.Mode().IsRegular():
+	case !e.regular:
 		return "not a regular file"
 	case fileNameProblem(name) != "":
 		return "name " + fileNameProblem(name)
@@ -80,43 +74,66 @@ func skipReason(name string, info fs.FileInfo) string {
 	case "manifest.json", "report.json", "unfinished.json":
 		return "describes how a result was made, is no part of the model"
 	}
-	if info.Size() > MaxExtra {
+	if e.size > MaxExtra {
 		return fmt.Sprintf("larger than %d bytes", int64(MaxExtra))
 	}
 	return ""
 }
 
 // readExtra reads a file that may have grown past the limit meanwhile.
-func readExtra(dir, name string) ([]byte, error) {
-	f, err := openRegular(filepath.Join(dir, name))
+func readExtra(ctx context.Context, p place, name string) ([]byte, error) {
+	b, err := readLimited(ctx, p, name, MaxExtra)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w; make it readable or move it away", name, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxExtra+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, name), err)
-	}
-	if len(b) > MaxExtra {
-		return nil, fmt.Errorf("read %s: %w: larger than %d bytes", filepath.Join(dir, name), ErrSourceChanged, int64(MaxExtra))
+		return nil, fmt.Errorf("read extra file: %w; make it readable or move it away", err)
 	}
 	return b, nil
 }
 
 // ReadExtra returns the bytes of a file that is carried over, and refuses them when they are no longer those of the manifest.
 func (s *Source) ReadExtra(ctx context.Context, e Extra) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if problem := fileNameProblem(e.Name); problem != "" {
-		return nil, fmt.Errorf("read extra file %q: name %s: %w", e.Name, problem, ErrMalformed)
-	}
-	b, err := readExtra(s.location, e.Name)
+	r, err := s.OpenExtra(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(b); int64(len(b)) != e.Size || hex.EncodeToString(sum[:]) != e.SHA256 {
-		return nil, fmt.Errorf("read %s: %w since it was described; run again to use what it holds now", filepath.Join(s.location, e.Name), ErrSourceChanged)
-	}
-	return b, nil
+	defer r.Close()
+	return io.ReadAll(r)
 }
+
+// OpenExtra opens a file that is carried over. Reading it to its end gives ErrSourceChanged in place of the end if its bytes are no longer those
+// of the manifest.
+func (s *Source) OpenExtra(ctx context.Context, e Extra) (io.ReadCloser, error) {
+	if problem := fileNameProblem(e.Name); problem != "" {
+		return nil, fmt.Errorf("read extra file %q: name %s: %w", e.Name, problem, ErrMalformed)
+	}
+	r, err := s.place.open(ctx, e.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read extra file: %w; restore it and run again", err)
+	}
+	return &extraReader{file: r, place: s.place, extra: e, sum: sha256.New()}, nil
+}
+
+// OpenExtra is Source.OpenExtra.
+func (c *Checkpoint) OpenExtra(ctx context.Context, e Extra) (io.ReadCloser, error) {
+	return c.source.OpenExtra(ctx, e)
+}
+
+// extraReader compares what it gives with the manifest.
+type extraReader struct {
+	file  io.ReadCloser
+	place place
+	extra Extra
+	n     int64
+	sum   hash.Hash
+}
+
+func (r *extraReader) Read(p []byte) (int, error) {
+	n, err := r.file.Read(p)
+	r.n += int64(n)
+	r.sum.Write(p[:n])
+	if r.n > r.extra.Size || errors.Is(err, io.EOF) && (r.n != r.extra.Size || hex.EncodeToString(r.sum.Sum(nil)) != r.extra.SHA256) {
+		return 0, fmt.Errorf("read %s: %w since it was described; run again to use what it holds now", r.place.where(r.extra.Name), ErrSourceChanged)
+	}
+	return n, err
+}
+
+func (r *extraReader) Close() error { return r.file.Close() }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // Kinds of identity. A kind is part of what names the work on a file, so that a weak identity never stands for a strong one.
@@ -17,6 +16,9 @@ const (
 	IdentityLocal = "local"
 	// IdentityContent: hex SHA-256 of the whole file. It is the same on every machine.
 	IdentityContent = "sha256"
+	// IdentityVersion: hex SHA-256 over header digest, size and the version that the store gives the object. It needs no reading of weights,
+	// and is worth what the store's versions are.
+	IdentityVersion = "version"
 )
 
 // Identity says which bytes a file held when it was described.
@@ -37,20 +39,30 @@ func (s stat) local(headerDigest string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// contentDigest reads the whole file.
-func contentDigest(ctx context.Context, f *os.File, size int64) (string, error) {
+// versionIdentity is the identity of an object that has a header and a version.
+func versionIdentity(headerDigest string, size int64, version string) Identity {
+	sum := sha256.Sum256(fmt.Appendf(nil, "shardpress version identity 1\n%s\n%d\n%s\n", headerDigest, size, version))
+	return Identity{Kind: IdentityVersion, Value: hex.EncodeToString(sum[:])}
+}
+
+// contentDigest reads all size bytes of a file.
+func contentDigest(ctx context.Context, r io.Reader, size int64) (string, error) {
 	h := sha256.New()
 	buf := make([]byte, 1<<20)
-	for off := int64(0); off < size; {
+	for n := int64(0); ; {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
-		h.Write(buf[:n])
-		off += int64(n)
-		if err != nil && (!errors.Is(err, io.EOF) || off < size) {
+		k, err := r.Read(buf)
+		h.Write(buf[:k])
+		n += int64(k)
+		switch {
+		case errors.Is(err, io.EOF) && n < size:
+			return "", io.ErrUnexpectedEOF
+		case errors.Is(err, io.EOF):
+			return hex.EncodeToString(h.Sum(nil)), nil
+		case err != nil:
 			return "", err
 		}
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -58,7 +58,7 @@ func (m *Manifest) checkFiles() error {
 		if f.Size < 8 || !digest(f.HeaderDigest) || !digest(f.Identity.Value) {
 			return malformed("file", f.Name, "size %d, header digest %q, identity %q", f.Size, f.HeaderDigest, f.Identity.Value)
 		}
-		if f.Identity.Kind != IdentityLocal && f.Identity.Kind != IdentityContent {
+		if k := f.Identity.Kind; k != IdentityLocal && k != IdentityContent && k != IdentityVersion {
 			return malformed("file", f.Name, "identity of kind %q", f.Identity.Kind)
 		}
 	}

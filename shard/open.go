@@ -29,8 +29,8 @@ type Checkpoint struct {
 // Source gives access to the weights.
 func (c *Checkpoint) Source() *Source { return c.source }
 
-// Location returns the absolute path of the checkpoint's directory.
-func (c *Checkpoint) Location() string { return c.source.location }
+// Location says where the checkpoint is: the absolute path of its directory, or what the opener of another place called it.
+func (c *Checkpoint) Location() string { return c.source.Location() }
 
 // Close closes the files.
 func (c *Checkpoint) Close() error { return c.source.Close() }
@@ -47,184 +47,151 @@ func Open(ctx context.Context, path string, o OpenOptions) (*Checkpoint, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, err)
 	}
-	dir, names, index, err := weightFiles(path)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open checkpoint %s: %w: %w; give a directory with %s or %s", path, ErrMissing, fs.ErrNotExist, WeightsName, IndexName)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open checkpoint: %w; give a directory with %s or %s", err, WeightsName, IndexName)
+	}
+	only := ""
+	if !info.IsDir() {
+		dir, name := filepath.Split(path)
+		switch {
+		case name == IndexName:
+		case strings.HasSuffix(name, ".safetensors"):
+			only = name
+		default:
+			return nil, fmt.Errorf("open checkpoint %s: %w: neither a directory nor a .safetensors file; convert it to safetensors first",
+				path, ErrUnsupported)
+		}
+		path = filepath.Clean(dir)
+	}
+	return openPlace(ctx, newDirectory(path), only, o)
+}
+
+// openPlace reads the headers of the checkpoint in a place, or of the one weight file of it that is named.
+func openPlace(ctx context.Context, p place, only string, o OpenOptions) (_ *Checkpoint, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	entries, err := p.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, index, err := weightFiles(ctx, p, entries, only)
 	if err != nil {
 		return nil, err
 	}
 	c := &Checkpoint{Manifest: &Manifest{Version: ManifestVersion, Files: []File{}, Tensors: []Tensor{}}}
-	if c.Config, err = readConfig(dir); err != nil {
+	c.Config, err = readSmall(ctx, p, entries, ConfigName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	conf, err := parseConfig(filepath.Join(dir, ConfigName), c.Config)
+	conf, err := parseConfig(p.where(ConfigName), c.Config)
 	if err != nil {
 		return nil, err
 	}
-	if c.source, err = c.Manifest.readFiles(ctx, dir, names, o.HashSource); err != nil {
+	if err := c.Manifest.readFiles(ctx, p, names, o.HashSource); err != nil {
 		return nil, err
 	}
-	if err := c.Manifest.complete(ctx, dir, index, conf); err != nil {
-		return nil, errors.Join(err, c.source.Close())
+	if err := c.Manifest.complete(ctx, p, entries, index, conf); err != nil {
+		return nil, err
 	}
+	c.source = newSource(p, c.Manifest.Files)
 	return c, nil
 }
 
 // complete derives the rest of a manifest from its tensors.
-func (m *Manifest) complete(ctx context.Context, dir string, index *Index, conf *config) error {
+func (m *Manifest) complete(ctx context.Context, p place, entries []entry, index *Index, conf *config) error {
 	if index != nil {
-		if err := m.checkIndex(dir, index); err != nil {
+		if err := m.checkIndex(p.where(""), index); err != nil {
 			return err
 		}
 	}
 	if err := m.classify(conf); err != nil {
-		return fmt.Errorf("open %s: %w", dir, err)
+		return fmt.Errorf("open %s: %w", p.where(""), err)
 	}
 	var err error
-	if m.Extras, m.Skipped, err = listExtras(ctx, dir, m.Files); err != nil {
+	if m.Extras, m.Skipped, err = listExtras(ctx, p, entries, m.Files); err != nil {
 		return err
 	}
 	if err := m.finish(); err != nil {
-		return fmt.Errorf("open %s: %w; report this checkpoint", dir, err)
+		return fmt.Errorf("open %s: %w; report this checkpoint", p.where(""), err)
 	}
 	return nil
 }
 
 // weightFiles finds the files of weights. index is nil when there is none.
-func weightFiles(path string) (dir string, names []string, index *Index, err error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: %w; give a directory with %s or %s",
-			path, ErrMissing, fs.ErrNotExist, WeightsName, IndexName)
-	}
-	if err != nil {
-		return "", nil, nil, fmt.Errorf("open checkpoint: %w; give a directory with %s or %s", err, WeightsName, IndexName)
-	}
-	if !info.IsDir() {
-		dir, name := filepath.Split(path)
-		switch {
-		case name == IndexName:
-			path = filepath.Clean(dir)
-		case strings.HasSuffix(name, ".safetensors"):
-			return filepath.Clean(dir), []string{name}, nil, nil
-		default:
-			return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: neither a directory nor a .safetensors file; convert it to safetensors first",
-				path, ErrUnsupported)
-		}
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return "", nil, nil, fmt.Errorf("open checkpoint: %w; check the path and its permissions", err)
+func weightFiles(ctx context.Context, p place, entries []entry, only string) (names []string, index *Index, err error) {
+	if only != "" {
+		return []string{only}, nil, nil
 	}
 	hasIndex := false
 	for _, e := range entries {
-		hasIndex = hasIndex || e.Name() == IndexName
-		if strings.HasSuffix(e.Name(), ".safetensors") && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
+		hasIndex = hasIndex || e.name == IndexName
+		if strings.HasSuffix(e.name, ".safetensors") && !strings.HasPrefix(e.name, ".") {
+			names = append(names, e.name)
 		}
 	}
 	if hasIndex {
-		index, err = readIndex(path)
+		b, err := readSmall(ctx, p, entries, IndexName)
 		if err != nil {
-			return "", nil, nil, err
+			return nil, nil, err
+		}
+		if index, err = ParseIndex(b, p.where(IndexName)); err != nil {
+			return nil, nil, err
 		}
 		if used := index.Files(); !slices.Contains(used, WeightsName) && slices.Contains(names, WeightsName) {
-			return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: both %s and %s, which does not list it; remove the one that is not the model",
-				path, ErrDuplicate, WeightsName, IndexName)
+			return nil, nil, fmt.Errorf("open checkpoint %s: %w: both %s and %s, which does not list it; remove the one that is not the model",
+				p.where(""), ErrDuplicate, WeightsName, IndexName)
 		}
-		return path, index.Files(), index, nil
+		return index.Files(), index, nil
 	}
 	switch {
 	case slices.Contains(names, WeightsName):
-		return path, []string{WeightsName}, nil, nil
+		return []string{WeightsName}, nil, nil
 	case len(names) == 1:
-		return path, names, nil, nil
+		return names, nil, nil
 	case len(names) == 0:
-		return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: no %s, no %s and no other .safetensors file; download the weights, or convert them to safetensors",
-			path, ErrMissing, WeightsName, IndexName)
+		return nil, nil, fmt.Errorf("open checkpoint %s: %w: no %s, no %s and no other .safetensors file; download the weights, or convert them to safetensors",
+			p.where(""), ErrMissing, WeightsName, IndexName)
 	}
-	return "", nil, nil, fmt.Errorf("open checkpoint %s: %w: %d .safetensors files (%s, %s, ...) and no %s that says which belong together; add it or give the path of one file",
-		path, ErrMissing, len(names), names[0], names[1], IndexName)
-}
-
-func readIndex(dir string) (*Index, error) {
-	path := filepath.Join(dir, IndexName)
-	b, err := readSmall(path)
-	if err != nil {
-		return nil, err
-	}
-	return ParseIndex(b, path)
-}
-
-func readConfig(dir string) (json.RawMessage, error) {
-	b, err := readSmall(filepath.Join(dir, ConfigName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return b, err
-}
-
-// readSmall reads a JSON file whole, within the limit that headers have.
-func readSmall(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("open checkpoint: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > MaxHeader {
-		return nil, fmt.Errorf("open checkpoint: %s: %w: not a regular file of at most %d bytes; download it again", path, ErrMalformed, MaxHeader)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open checkpoint: %w", err)
-	}
-	return b, nil
+	return nil, nil, fmt.Errorf("open checkpoint %s: %w: %d .safetensors files (%s, %s, ...) and no %s that says which belong together; add it or give the path of one file",
+		p.where(""), ErrMissing, len(names), names[0], names[1], IndexName)
 }
 
 // readFiles reads the headers of the weight files and gathers their tensors.
-func (m *Manifest) readFiles(ctx context.Context, dir string, names []string, content bool) (*Source, error) {
+func (m *Manifest) readFiles(ctx context.Context, p place, names []string, content bool) error {
 	m.byName = map[string]int{}
-	var stats []stat
 	for i, name := range names {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		d, h, err := describePath(ctx, dir, name, content)
+		f, h, err := p.describe(ctx, name, content)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("open checkpoint %s: %w shard %s, which %s lists; download it", p.where(""), ErrMissing, name, IndexName)
+		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, t := range h.Tensors {
 			if j, ok := m.byName[t.Name]; ok {
-				return nil, fmt.Errorf("open checkpoint %s: %w tensor %q: in %s and in %s; keep one of them",
-					dir, ErrDuplicate, t.Name, m.Files[m.Tensors[j].File].Name, name)
+				return fmt.Errorf("open checkpoint %s: %w tensor %q: in %s and in %s; keep one of them",
+					p.where(""), ErrDuplicate, t.Name, m.Files[m.Tensors[j].File].Name, name)
 			}
 			t.File = i
 			m.byName[t.Name] = len(m.Tensors)
 			m.Tensors = append(m.Tensors, t)
 		}
-		m.Files = append(m.Files, d.file)
-		stats = append(stats, d.stat)
+		m.Files = append(m.Files, f)
 	}
 	if len(m.Tensors) == 0 {
-		return nil, fmt.Errorf("open checkpoint %s: %w: no tensor in %s; download the weights again", dir, ErrMissing, strings.Join(names, ", "))
+		return fmt.Errorf("open checkpoint %s: %w: no tensor in %s; download the weights again", p.where(""), ErrMissing, strings.Join(names, ", "))
 	}
-	s := newSource(dir, m.Files)
-	for i := range stats {
-		s.files[i].stat = stats[i]
-	}
-	return s, nil
-}
-
-func describePath(ctx context.Context, dir, name string, content bool) (described, *Header, error) {
-	path := filepath.Join(dir, name)
-	f, err := openRegular(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return described{}, nil, fmt.Errorf("open checkpoint %s: %w shard %s, which %s lists; download it", dir, ErrMissing, name, IndexName)
-	}
-	if err != nil {
-		return described{}, nil, fmt.Errorf("open checkpoint: %w; check the file and its permissions", err)
-	}
-	defer f.Close()
-	d, h, err := describe(ctx, f, path, content)
-	d.file.Name = name
-	return d, h, err
+	return nil
 }
 
 // checkIndex compares an index with the headers. Tensors that the index leaves out are used all the same, as transformers and engines

@@ -3,7 +3,6 @@ package shard
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/shardpress/shardpress/internal/tensor"
 )
@@ -44,9 +43,9 @@ func (s *Source) ReadRows(ctx context.Context, m *Manifest, l Linear, row int64,
 	case l.Scale != "":
 		err = s.readScaled(ctx, m, t, v, dst)
 	case l.Transposed:
-		err = s.reading(ctx, t.File, func(f *os.File) error { return s.gather(ctx, f, v, dst) })
+		err = s.reading(ctx, t.File, func(f weightFile) error { return s.gather(ctx, f, v, dst) })
 	case l.RowStep > 1:
-		err = s.reading(ctx, t.File, func(f *os.File) error { return readStrided(ctx, f, v, dst) })
+		err = s.reading(ctx, t.File, func(f weightFile) error { return readStrided(ctx, f, v, dst) })
 	default:
 		err = s.ReadAt(ctx, t.File, dst, v.offset+v.row*v.width*v.size)
 	}
@@ -67,10 +66,10 @@ type view struct {
 }
 
 // readStrided reads every RowStep-th row.
-func readStrided(ctx context.Context, f *os.File, v view, dst []byte) error {
+func readStrided(ctx context.Context, f weightFile, v view, dst []byte) error {
 	bytes := v.l.Cols * v.size
 	for r := range int64(v.rows) {
-		if err := readFull(ctx, f, dst[r*bytes:(r+1)*bytes], v.offset+(v.row+r*v.l.RowStep)*bytes); err != nil {
+		if err := f.readFull(ctx, dst[r*bytes:(r+1)*bytes], v.offset+(v.row+r*v.l.RowStep)*bytes); err != nil {
 			return err
 		}
 	}
@@ -79,7 +78,7 @@ func readStrided(ctx context.Context, f *os.File, v view, dst []byte) error {
 
 // gather reads rows of a matrix stored as cols × rows: a stripe of some stored rows at a time, of which only the wanted part is read
 // when that is small against the whole.
-func (s *Source) gather(ctx context.Context, f *os.File, v view, dst []byte) error {
+func (s *Source) gather(ctx context.Context, f weightFile, v view, dst []byte) error {
 	span := (int64(v.rows)-1)*v.l.RowStep + 1 // stored elements from the first wanted to the last
 	whole := 4*span >= v.width
 	stride, skip := span, int64(0) // elements between stripes in the scratch, and before the first wanted one
@@ -109,13 +108,13 @@ func (s *Source) gather(ctx context.Context, f *os.File, v view, dst []byte) err
 }
 
 // readStripe reads n stored rows from the given one on: whole ones by one call, else the wanted part of each by its own.
-func readStripe(ctx context.Context, f *os.File, v view, scratch []byte, col, n, stride int64, whole bool) error {
+func readStripe(ctx context.Context, f weightFile, v view, scratch []byte, col, n, stride int64, whole bool) error {
 	bytes := stride * v.size
 	if whole {
-		return readFull(ctx, f, scratch[:n*bytes], v.offset+col*bytes)
+		return f.readFull(ctx, scratch[:n*bytes], v.offset+col*bytes)
 	}
 	for i := range n {
-		if err := readFull(ctx, f, scratch[i*bytes:(i+1)*bytes], v.offset+((col+i)*v.width+v.row)*v.size); err != nil {
+		if err := f.readFull(ctx, scratch[i*bytes:(i+1)*bytes], v.offset+((col+i)*v.width+v.row)*v.size); err != nil {
 			return err
 		}
 	}

@@ -123,7 +123,7 @@ func TestSourceChangedDuringRead(t *testing.T) {
 	t.Parallel()
 	for _, readErr := range []error{nil, io.ErrUnexpectedEOF} {
 		c := checkpoint(t, "", bf16("a.weight", 2, 4))
-		err := c.source.reading(t.Context(), 0, func(*os.File) error {
+		err := c.source.reading(t.Context(), 0, func(weightFile) error {
 			rewrite(t, filepath.Join(c.Location(), WeightsName))
 			return readErr
 		})
@@ -224,8 +224,8 @@ func TestSourcePool(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if c.source.open > maxOpen {
-		t.Errorf("%d files are open", c.source.open)
+	if d, ok := c.source.place.(*directory); !ok || d.opened > maxOpen {
+		t.Errorf("%d files are open", d.opened)
 	}
 }
 

@@ -215,7 +215,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	g.Go(func() error {
 		defer stop()
 		run := &coordinator.Run{
-			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck.Location()),
+			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck),
 			Location: source.File(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Log: j.Log,
 			Request: map[string]any{"model": ck.Location(), "out": j.Out, "recipe": j.Recipe.Name},
 		}

@@ -41,7 +41,7 @@ func openOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coordi
 	}
 	j.step("output is a store")
 	out = j.bucket(dir)
-	return out, false, coordinator.NewOutput(out, "").Begin(ctx, plan)
+	return out, false, coordinator.NewOutput(out, nil).Begin(ctx, plan)
 }
 
 // release makes a finished result's directory an ordinary one. The run may have
