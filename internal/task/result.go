@@ -208,9 +208,13 @@ type Failure struct {
 	Message string `json:"message"`
 	// Producer is whose bytes are lost, of a failure of kind Lost.
 	Producer *Producer `json:"producer,omitempty"`
+	// Memory is the need that the task was offered for, in bytes, of a failure of
+	// kind Died: it tells whether a larger memory class has been tried.
+	Memory int64 `json:"memory,omitempty"`
 }
 
-// Producer names the attempt at a task that wrote an input of another task.
+// Producer names the attempt at a task that wrote an input of another task. Attempt
+// is empty if not even the result is there that would name it.
 type Producer struct {
 	ID      ID     `json:"id"`
 	Attempt string `json:"attempt"`
@@ -225,7 +229,7 @@ func ParseFailure(id ID, b []byte) (*Failure, error) {
 	if f.ID != id {
 		return nil, fmt.Errorf("failure of task %s: %w: it is of task %s", id.Short(), ErrInvalid, f.ID.Short())
 	}
-	if f.Producer != nil && !ValidToken(f.Producer.Attempt) {
+	if f.Producer != nil && f.Producer.Attempt != "" && !ValidToken(f.Producer.Attempt) {
 		return nil, fmt.Errorf("failure of task %s: %w: input of attempt %q", id.Short(), ErrInvalid, f.Producer.Attempt)
 	}
 	return &f, nil

@@ -159,9 +159,10 @@ func TestFailure(t *testing.T) {
 		failure Failure
 		bad     bool
 	}{
-		{"a dead attempt", Failure{ID: id, Attempt: "a", Kind: Died}, false},
+		{"a dead attempt", Failure{ID: id, Attempt: "a", Kind: Died, Memory: 1 << 30}, false},
 		{"a lost input", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other, Attempt: "b"}}, false},
-		{"a lost input of no attempt", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other, Attempt: "../b"}}, true},
+		{"an input whose result is lost", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other}}, false},
+		{"a lost input of no real attempt", Failure{ID: id, Attempt: "a", Kind: Lost, Producer: &Producer{ID: other, Attempt: "../b"}}, true},
 		{"another task's", Failure{ID: other, Attempt: "a", Kind: Storage}, true},
 	} {
 		b, err := json.Marshal(c.failure)
