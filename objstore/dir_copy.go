@@ -18,7 +18,7 @@ func (d *Dir) Copy(ctx context.Context, dst string, src Bucket, srcKey string) (
 	if err := d.mayWrite(ctx, dst); err != nil {
 		return Info{}, fmt.Errorf("copy to %s: %w", clip(dst), err)
 	}
-	src, srcKey, err := unwrap(src, srcKey)
+	src, srcKey, err := Unwrap(src, srcKey)
 	if err != nil {
 		return Info{}, fmt.Errorf("copy: %w", err)
 	}

@@ -122,7 +122,7 @@ func (d *Dir) Stat(ctx context.Context, key string) (Info, error) {
 // of the key that it is at.
 func (d *Dir) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		err := checkPrefix(prefix)
+		err := CheckPrefix(prefix)
 		if err == nil {
 			err = d.present()
 		}

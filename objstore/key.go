@@ -34,8 +34,9 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// checkPrefix reports why no key can begin with prefix.
-func checkPrefix(prefix string) error {
+// CheckPrefix reports, as an ErrKey, why no key can begin with prefix, which List is
+// given.
+func CheckPrefix(prefix string) error {
 	if err := checkRunes(prefix); err != nil {
 		return err
 	}

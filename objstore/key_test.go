@@ -41,11 +41,11 @@ func FuzzCheckKey(f *testing.F) {
 		}
 		// Every beginning of a key that is valid text can be listed.
 		for i := range key {
-			if err := checkPrefix(key[:i]); err != nil && key[:i] != "" {
+			if err := CheckPrefix(key[:i]); err != nil && key[:i] != "" {
 				t.Fatalf("prefix %q of key %q: %v", key[:i], key, err)
 			}
 		}
-		if err := checkPrefix(key + "/"); err != nil && len(key) < MaxKey {
+		if err := CheckPrefix(key + "/"); err != nil && len(key) < MaxKey {
 			t.Fatalf("prefix %q: %v", key+"/", err)
 		}
 	})

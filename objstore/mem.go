@@ -180,7 +180,7 @@ func (m *Mem) Stat(ctx context.Context, key string) (Info, error) {
 // List implements Bucket. No lock is held while the loop body runs.
 func (m *Mem) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		if err := checkPrefix(prefix); err != nil {
+		if err := CheckPrefix(prefix); err != nil {
 			yield(Info{}, fmt.Errorf("list: %w", err))
 			return
 		}
@@ -235,7 +235,7 @@ func (m *Mem) Copy(ctx context.Context, dst string, src Bucket, srcKey string) (
 	if err := CheckKey(dst); err != nil {
 		return Info{}, fmt.Errorf("copy: %w", err)
 	}
-	src, srcKey, err := unwrap(src, srcKey)
+	src, srcKey, err := Unwrap(src, srcKey)
 	if err != nil {
 		return Info{}, fmt.Errorf("copy: %w", err)
 	}

@@ -42,8 +42,8 @@ type Info struct {
 	// stored them: Stat, List and Copy leave it zero.
 	SHA256 [32]byte
 	// Version is opaque and changes when the object is overwritten with other
-	// bytes. S3: the version ID, else the ETag. It is no digest: an ETag depends
-	// on how the object was uploaded.
+	// bytes. S3: the ETag, since listings tell no version ID. It is no digest: it
+	// depends on how the object was uploaded.
 	Version string
 	// ModTime is by the store's clock. Compare it only with other times of the
 	// same store, never with this machine's.

@@ -82,7 +82,7 @@ func (b *prefixed) Stat(ctx context.Context, key string) (Info, error) {
 
 func (b *prefixed) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		if err := checkPrefix(prefix); err != nil {
+		if err := CheckPrefix(prefix); err != nil {
 			yield(Info{}, fmt.Errorf("list: %w", err))
 			return
 		}
@@ -121,9 +121,9 @@ type Wrapper interface {
 	Unwrap() Bucket
 }
 
-// unwrap finds the bucket and the key that key of b stands for, below any
-// number of prefixes and wrappers.
-func unwrap(b Bucket, key string) (Bucket, string, error) {
+// Unwrap finds the bucket and the key that key of b stands for, below any
+// number of prefixes and wrappers: a Copier asks it what a source really is.
+func Unwrap(b Bucket, key string) (Bucket, string, error) {
 	if err := CheckKey(key); err != nil {
 		return nil, "", err
 	}

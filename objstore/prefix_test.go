@@ -25,11 +25,11 @@ func TestPrefixNames(t *testing.T) {
 	if _, err := Prefix(m, "a").Stat(t.Context(), ".tmp/x"); !errors.Is(err, ErrKey) {
 		t.Errorf("Stat .tmp/x: %v, want ErrKey", err)
 	}
-	b, key, err := unwrap(Prefix(Prefix(m, "a/b"), "c/"), "d")
+	b, key, err := Unwrap(Prefix(Prefix(m, "a/b"), "c/"), "d")
 	if b != Bucket(m) || key != "a/b/c/d" || err != nil {
 		t.Errorf("unwrap: %v %q %v", b, key, err)
 	}
-	b, key, err = unwrap(Prefix(onlooker{Prefix(m, "a")}, "b"), "d")
+	b, key, err = Unwrap(Prefix(onlooker{Prefix(m, "a")}, "b"), "d")
 	if b != Bucket(m) || key != "a/b/d" || err != nil {
 		t.Errorf("unwrap behind a wrapper: %v %q %v", b, key, err)
 	}
