@@ -15,6 +15,7 @@ import (
 
 	"github.com/shardpress/shardpress/compress/recipe"
 	"github.com/shardpress/shardpress/internal/local"
+	"github.com/shardpress/shardpress/internal/machine"
 )
 
 // jobFlags are the flags that say what to compress and how.
@@ -121,7 +122,7 @@ func (f *fleetFlags) apply(j *local.Job) error {
 	}
 	j.Workers, j.Store = f.workers, f.store
 	if f.memory == "" {
-		j.Memory = local.MachineMemory() / 4 * 3
+		j.Memory = machine.Memory() / 4 * 3
 		return nil
 	}
 	n, err := parseBytes(f.memory)

@@ -30,6 +30,7 @@ func layers() []layer {
 		{"compress/...", append(methods, "compress/methodtest"), "a method is arithmetic only, and does not know the other methods"},
 		{"shard/...", []string{"shard/...", "internal/tensor", "objstore/..."}, "checkpoints are read and written without knowing what is done to them"},
 		{"internal/task/...", nil, "wire types are plain data"},
+		{"internal/machine/...", nil, "what a machine has is asked of its system, whatever it is for"},
 		{"internal/source/...", []string{"internal/task", "shard/...", "objstore/..."}, "a source is opened without knowing what is done to it"},
 		{"internal/operation/...", []string{"internal/task", "compress/...", "shard/...", "objstore/...", "internal/tensor"},
 			"an operation is a pure function of its inputs, and does not know who runs it"},

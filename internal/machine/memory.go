@@ -1,4 +1,4 @@
-package local
+package machine
 
 import (
 	"bufio"
@@ -13,12 +13,12 @@ import (
 // fallbackMemory is assumed where the system does not tell.
 const fallbackMemory = 4 << 30
 
-// MachineMemory is the memory that this process may use, in bytes: the machine's,
+// Memory is the memory that this process may use, in bytes: the machine's,
 // or the limit of the control groups it runs in.
-func MachineMemory() int64 { return machineMemory(os.DirFS("/")) }
+func Memory() int64 { return memory(os.DirFS("/")) }
 
-// machineMemory asks a system whose files are below root.
-func machineMemory(root fs.FS) int64 {
+// memory asks a system whose files are below root.
+func memory(root fs.FS) int64 {
 	n := int64(fallbackMemory)
 	if total, ok := memTotal(root); ok {
 		n = total

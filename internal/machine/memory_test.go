@@ -1,11 +1,11 @@
-package local
+package machine
 
 import (
 	"testing"
 	"testing/fstest"
 )
 
-func TestMachineMemory(t *testing.T) {
+func TestMemory(t *testing.T) {
 	t.Parallel()
 	const meminfo = "MemFree:  1 kB\nMemTotal:       16777216 kB\nSwapTotal: 0 kB\n"
 	for _, tt := range []struct {
@@ -47,7 +47,7 @@ func TestMachineMemory(t *testing.T) {
 			for name, text := range tt.files {
 				root[name] = &fstest.MapFile{Data: []byte(text)}
 			}
-			if got := machineMemory(root); got != tt.want {
+			if got := memory(root); got != tt.want {
 				t.Errorf("%d bytes, want %d", got, tt.want)
 			}
 		})
