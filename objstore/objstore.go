@@ -38,8 +38,9 @@ var (
 type Info struct {
 	Key  string
 	Size int64
-	// SHA256 is the digest of the bytes stored, known only to the Put that
-	// stored them: Stat, List and Copy leave it zero.
+	// SHA256 is the digest of the bytes stored, known to the Put that stored them.
+	// Stat, List and Copy leave it zero, except in a backend whose service vouches
+	// for the digest of the bytes that it serves.
 	SHA256 [32]byte
 	// Version is opaque and changes when the object is overwritten with other
 	// bytes. S3: the ETag, since listings tell no version ID. It is no digest: it

@@ -200,6 +200,8 @@ func (d *directory) close() error {
 // localFile is a weight file of a directory.
 type localFile struct{ f *os.File }
 
+func (l localFile) until(int64) weightFile { return l }
+
 // readFull reads in pieces, so that cancelling takes effect within one of them.
 func (l localFile) readFull(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {

@@ -4,6 +4,8 @@
 // identity, tensors with their byte ranges, linears as views of tensors, the place of every tensor in the decoder, and the other
 // files that belong to the model. A Manifest is immutable and has canonical bytes, so it can be hashed, stored and sent.
 //
+// OpenBucket does the same for a checkpoint in an object store, of which every read is bound to the version described.
+//
 // A Source reads ranges of those files and refuses to hand out bytes of a file that is no longer the one the Manifest describes.
 // ReadRows gives the rows of a linear, however the checkpoint stores them: plain, transposed, one of many experts in a tensor,
 // or FP8 with block scales.

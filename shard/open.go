@@ -17,6 +17,10 @@ type OpenOptions struct {
 	// HashSource makes the identity of every weight file the SHA-256 of its bytes, which reads all of it once and makes results
 	// reusable on any machine that has the same bytes.
 	HashSource bool
+	// Location is what errors and Checkpoint.Location call the place, for OpenBucket. It must hold no credentials.
+	Location string
+	// File is the one weight file of the checkpoint, for OpenBucket; "" finds them as Open does in a directory.
+	File string
 }
 
 // Checkpoint is an opened checkpoint: what it holds, and the means to read it.

@@ -34,6 +34,8 @@ type place interface {
 type weightFile interface {
 	// readFull fills p from byte off on.
 	readFull(ctx context.Context, p []byte, off int64) error
+	// until is the file for reading up to end again and again: what lies behind is not worth reading ahead.
+	until(end int64) weightFile
 }
 
 // entry is something that lies in a place.

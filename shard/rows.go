@@ -79,7 +79,8 @@ func readStrided(ctx context.Context, f weightFile, v view, dst []byte) error {
 // gather reads rows of a matrix stored as cols × rows: a stripe of some stored rows at a time, of which only the wanted part is read
 // when that is small against the whole.
 func (s *Source) gather(ctx context.Context, f weightFile, v view, dst []byte) error {
-	span := (int64(v.rows)-1)*v.l.RowStep + 1 // stored elements from the first wanted to the last
+	f = f.until(v.offset + v.l.Cols*v.width*v.size) // the next rows need the same stripes
+	span := (int64(v.rows)-1)*v.l.RowStep + 1       // stored elements from the first wanted to the last
 	whole := 4*span >= v.width
 	stride, skip := span, int64(0) // elements between stripes in the scratch, and before the first wanted one
 	if whole {

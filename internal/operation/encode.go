@@ -93,6 +93,7 @@ func (o Encode) Run(ctx context.Context, spec *task.Spec, env *Env) ([]task.Cons
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // opened for reading
+	src.Want(p.Tensors)
 	job := &encodeJob{params: p, layout: layout, manifest: layout.manifest, source: src, env: env}
 	file := objstore.FromWriter(func(w io.Writer) error {
 		err := job.write(ctx, w, o.buffers)
