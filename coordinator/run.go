@@ -136,6 +136,15 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 	return &d.outcome, err
 }
 
+// nodes are the plan's units as the scheduler sees them.
+func nodes(p *Plan) []Node {
+	all := make([]Node, len(p.Units))
+	for i, u := range p.Units {
+		all[i] = Node{ID: u.ID, Output: true}
+	}
+	return all
+}
+
 // driver does what Step decides. One goroutine owns the state; the slow effects
 // run beside it and come back as events.
 type driver struct {
@@ -175,7 +184,7 @@ func (d *driver) drive(ctx context.Context) error {
 		return err
 	}
 	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
-	d.state = NewState(d.Plan.IDs(), maxOutstanding)
+	d.state = NewState(nodes(d.Plan), Options{Window: maxOutstanding})
 
 	d.pause = reconcileSoon
 	d.check = time.NewTimer(d.pause)
@@ -225,6 +234,15 @@ func (d *driver) act(ctx context.Context, effects []Effect) (done bool, err erro
 			if err := d.publish(ctx, e); err != nil {
 				return true, err
 			}
+		case Noted:
+			d.outcome.Failures++
+			d.tell(Update{
+				Kind: UpdateFailed, Unit: d.index[e.Failure.ID], Task: e.Failure.ID.Short(),
+				Worker: e.Failure.Worker, Message: e.Failure.Message,
+				Final: e.Final || e.Failure.Kind == task.Full, // a pause below
+			})
+		case Pause: // nobody is there who could make room meanwhile
+			return d.act(ctx, d.state.Step(Stopped{Err: &TaskError{Failure: e.Failure, Attempts: 1}}))
 		case Place:
 			fresh := d.fresh[e.Result.ID]
 			d.spawn(func() Event { return d.place(ctx, e.Result, fresh) })
@@ -297,7 +315,7 @@ func (d *driver) notice(ctx context.Context, n *task.Notice) []Effect {
 		if n.Failure == nil || n.Failure.ID != n.ID {
 			return nil
 		}
-		return d.failed(n.Failure)
+		return d.state.Step(Failed{Failure: *n.Failure})
 	case task.Done:
 		return d.look(ctx, n.ID)
 	}
@@ -378,22 +396,11 @@ func (d *driver) failures(ctx context.Context, id task.ID) ([]Effect, error) {
 			d.Log.Warn("failure is damaged and counts as absent", "task", id.Short(), "err", err)
 			continue
 		}
-		if effects := d.failed(f); len(effects) > 0 {
+		if effects := d.state.Step(Failed{Failure: *f}); len(effects) > 0 {
 			return effects, nil
 		}
 	}
 	return nil, nil
-}
-
-// failed notes the failure of an attempt, once.
-func (d *driver) failed(f *task.Failure) []Effect {
-	effects := d.state.Step(Failed{Failure: *f})
-	if len(effects) > 0 {
-		d.outcome.Failures++
-		_, final := effects[0].(Finish)
-		d.tell(Update{Kind: UpdateFailed, Unit: d.index[f.ID], Task: f.ID.Short(), Worker: f.Worker, Message: f.Message, Final: final})
-	}
-	return effects
 }
 
 // existing reads the results that the store holds already.

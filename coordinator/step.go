@@ -2,278 +2,376 @@ package coordinator
 
 import (
 	"fmt"
-
-	"github.com/hashicorp/go-multierror"
+	"slices"
 
 	"github.com/shardpress/shardpress/internal/task"
 )
 
+// Node is a task as the scheduler sees it.
+type Node struct {
+	ID task.ID
+	// Inputs are the tasks whose outputs it reads, one for each such input of its
+	// spec and in their order. They stand before it in the plan.
+	Inputs []task.ID
+	// Chain puts the task before those on which nothing waits.
+	Chain bool
+	// Output is placed in the checkpoint: what the run is for.
+	Output bool
+	// Expires lets the output bytes be deleted once no unfinished task wants them.
+	Expires bool
+	// Decide asks for the next stage of the plan when its document is there.
+	Decide bool
+}
+
+// Options are what a run decides besides its plan.
+type Options struct {
+	// Window bounds the messages of the run that are outstanding.
+	Window int
+	// KeepGoing carries on with what does not need a task that has failed.
+	KeepGoing bool
+	// Audit is the share of the tasks, from 0 to 1, that are run a second time and
+	// compared. AuditSeed decides which.
+	Audit     float64
+	AuditSeed string
+}
+
 // The life of a task within a run. Only Step moves a task along.
 //
-//	waiting ──Publish──> queued ──Finished──> placing ──Placed──> placed
-//	   │                   │ ▲                   │                   │
-//	   └──Finished─────────┼─┴── Failed (again) ─┘                   │
-//	      (found in store) └──────── Broken: publish a repair ───────┘
+//	idle ──needed──> waiting ──inputs there──> ready ──Publish──> queued
+//	 ▲ (done, if only its bytes                  ▲ │ ▲               │ │
+//	 │  were missing) ◄── not needed any more ───┼─┴─┼───────────────┘ │
+//	 └───────────────────────────────────────────┘   └─ Failed,Missing ┤
+//	                                                                   │ Finished
+//	      done, or placing ──Placed──> placed  ◄───────────────────────┘
+//	        │                            │
+//	        └──────── Broken: waiting ───┘        failed: for good, with those that need it
 type phase uint8
 
 const (
-	waiting phase = iota // not published yet
+	idle    phase = iota // without a result that anybody needs
+	waiting              // to be run when its inputs are there
+	ready                // to be published when the window has room
 	queued               // published; a worker has it or will
+	done                 // its result is known
 	placing              // its result is known, its output is on its way to the checkpoint
 	placed
+	failed
+	phases
 )
 
-// Limits that keep one bad task from running for ever.
-const (
-	maxFailures = 3 // attempts at a task that may fail before the run does
-	maxRepairs  = 3 // times that a task's lost bytes are made again
-)
+// running reports whether the task is to be run or being run.
+func (p phase) running() bool { return p == waiting || p == ready || p == queued }
 
-type unitState struct {
-	phase    phase
-	failures []task.Failure
-	repairs  int
+// unit is a node with what is known of it. What few tasks have lies in maps of the
+// state.
+type unit struct {
+	Node
+	pos     uint32
+	inputs  []*unit // as Node.Inputs
+	readers []*unit // who has it among its inputs, as often as it is there
+	// result is the current one, nil while it has none or while it is made again.
+	result *task.Result
 	// expect is a result whose bytes were lost. Whoever makes them again must arrive
 	// at the same bytes.
 	expect *task.Result
-	result *task.Result
+	// trouble is nil for a task that never had any.
+	trouble *trouble
+	missing uint32 // inputs whose bytes are not there
+	wants   uint32 // readers that hold on to its bytes
+	phase   phase
+	twin    twin
+	gone    bool // the result stands, its bytes do not
+	holds   bool // it counts among its inputs' wants
+	must    bool // it is run although nobody wants its bytes
+	grown   bool // its decision was answered
+	told    bool // use was called for its result
+	audited bool
+}
+
+// there reports whether the task's bytes can be read.
+func (u *unit) there() bool { return u.result != nil && !u.gone }
+
+// known is the result that tells the task's bytes, be they there or not.
+func (u *unit) known() *task.Result {
+	if u.result != nil {
+		return u.result
+	}
+	return u.expect
+}
+
+// owes counts what the run cannot end without.
+func (u *unit) owes() int {
+	n := 0
+	if u.phase == failed {
+		return n
+	}
+	if u.Output && u.phase != placed {
+		n++
+	}
+	if u.Decide && !u.grown {
+		n++
+	}
+	if u.must {
+		n++
+	}
+	return n
 }
 
 // State is the scheduling state of a run. It is a value of decisions only: it
 // reads no clock, no store and no queue, so that every schedule can be replayed.
+// A step costs what it changes, not what the run has.
 type State struct {
-	order  []task.ID
-	units  map[task.ID]*unitState
-	window int
-	next   int // tasks before it in order were all published or found done: none waits again
-	queued int
-	placed int
-	ended  bool
+	Options
+	units  []*unit // in order of the plan
+	index  map[task.ID]*unit
+	agenda agenda
+	out    []Effect // of the step under way
+
+	counts    [phases]int
+	open      int // what units owe
+	twins     int // outstanding
+	audits    map[*unit]*audit
+	auditsOut int                 // outstanding, of audits
+	afloat    map[uint32]struct{} // units with anything outstanding
+	decided   map[*unit]*task.Result
+	fallen    []*unit // failed for good by themselves
+	skipped   int     // audits that could not be made
+	storage   int     // storage failures since the last result
+	paused    bool
+	assembly  bool // Assemble is under way
+	ended     bool
+	broken    error // of the plan
 }
 
-// NewState starts a run over the tasks in their order. At most window of them are
-// outstanding at a time.
-func NewState(ids []task.ID, window int) *State {
-	s := &State{order: ids, units: make(map[task.ID]*unitState, len(ids)), window: max(window, 1)}
-	for _, id := range ids {
-		s.units[id] = &unitState{}
+// NewState starts a run over the nodes in order of the plan. At most o.Window
+// messages are outstanding at a time.
+func NewState(nodes []Node, o Options) *State {
+	o.Window = max(o.Window, 1)
+	s := &State{
+		Options: o,
+		index:   make(map[task.ID]*unit, len(nodes)),
+		audits:  map[*unit]*audit{},
+		afloat:  map[uint32]struct{}{},
+		decided: map[*unit]*task.Result{},
 	}
+	_, s.broken = s.add(nodes)
 	return s
 }
-
-// Event is something that happened. Events may come late, twice and in any order.
-type Event interface{ event() }
-
-// The events.
-type (
-	// Started opens the run with the results that the store held already.
-	Started struct{ Results map[task.ID]*task.Result }
-	// Finished tells of a result that was read from the store.
-	Finished struct{ Result *task.Result }
-	// Failed tells of an attempt without a result.
-	Failed struct{ Failure task.Failure }
-	// Missing tells that a queued task is neither in the queue nor done.
-	Missing struct{ ID task.ID }
-	// Placed tells that the task's output stands in the checkpoint.
-	Placed struct {
-		ID      task.ID
-		Attempt string
-	}
-	// Broken tells that output bytes of the attempt were found lost or damaged.
-	Broken struct {
-		ID      task.ID
-		Attempt string
-		Reason  string
-	}
-	// Assembled tells that the checkpoint is complete.
-	Assembled struct{}
-	// Stopped ends the run from outside: a cancelled context, a full disk.
-	Stopped struct{ Err error }
-)
-
-func (Started) event()   {}
-func (Finished) event()  {}
-func (Failed) event()    {}
-func (Missing) event()   {}
-func (Placed) event()    {}
-func (Broken) event()    {}
-func (Assembled) event() {}
-func (Stopped) event()   {}
-
-// Effect is something to be done. All effects are idempotent.
-type Effect interface{ effect() }
-
-// The effects.
-type (
-	// Publish offers the task to workers. Repair names an attempt whose bytes were
-	// lost, for which the task is run although it has a result.
-	Publish struct {
-		ID     task.ID
-		Repair string
-	}
-	// Place puts the output of a result into the checkpoint.
-	Place struct{ Result *task.Result }
-	// Assemble writes what the checkpoint needs besides the outputs, last its manifest.
-	Assemble struct{}
-	// Finish ends the run, well if Err is nil.
-	Finish struct{ Err error }
-)
-
-func (Publish) effect()  {}
-func (Place) effect()    {}
-func (Assemble) effect() {}
-func (Finish) effect()   {}
 
 // Step takes note of an event and says what to do now.
 func (s *State) Step(e Event) []Effect {
 	if s.ended {
 		return nil
 	}
+	s.out = nil
+	s.take(e)
+	s.refill()
+	s.conclude()
+	return s.out
+}
+
+func (s *State) take(e Event) {
 	switch e := e.(type) {
 	case Started:
-		var effects []Effect
-		for _, id := range s.order { // in order of the plan, not of the map
-			if r := e.Results[id]; r != nil {
-				effects = append(effects, s.finished(r)...)
-			}
+		if s.broken != nil {
+			s.end(s.broken)
+			return
 		}
-		return append(effects, s.refill()...)
+		s.begin(s.units, e.Results, e.Present, e.Audited)
 	case Finished:
-		return append(s.finished(e.Result), s.refill()...)
+		s.finished(e.Result)
 	case Failed:
-		return s.failed(e.Failure)
+		s.failure(e.Failure)
 	case Missing:
-		if u := s.units[e.ID]; u != nil && u.phase == queued {
-			return []Effect{s.publish(e.ID, u)}
-		}
+		s.lost(e)
+	case Slow:
+		s.slow(e)
+	case Audited:
+		s.compared(e)
+	case Grown:
+		s.grow(e)
 	case Placed:
-		u := s.units[e.ID]
-		if u == nil || u.phase != placing || u.result.Attempt != e.Attempt {
-			return nil
-		}
-		u.phase = placed
-		s.placed++
-		if s.placed == len(s.order) {
-			return []Effect{Assemble{}}
+		if u := s.index[e.ID]; u != nil && u.phase == placing && u.result.Attempt == e.Attempt {
+			s.set(u, placed)
 		}
 	case Broken:
-		return s.broken(e)
+		if u := s.index[e.ID]; u != nil && u.there() && u.result.Attempt == e.Attempt {
+			s.remake(u, e.Reason)
+		}
 	case Assembled:
-		if s.placed == len(s.order) {
-			return s.end(nil)
+		if s.assembly {
+			s.end(nil)
 		}
+	case Resized:
+		s.Window = max(e.Window, 1)
+	case Paused:
+		s.paused = true
+	case Resumed:
+		s.paused, s.storage = false, 0
 	case Stopped:
-		return s.end(e.Err)
+		s.end(e.Err)
 	}
-	return nil
 }
 
-// refill publishes waiting tasks while the window has room. A run without tasks
-// is complete at once.
-func (s *State) refill() []Effect {
-	if len(s.order) == 0 {
-		return []Effect{Assemble{}}
+func (s *State) emit(e Effect) {
+	if !s.ended {
+		s.out = append(s.out, e)
 	}
-	var effects []Effect
-	for ; s.next < len(s.order) && !s.ended && s.queued < s.window; s.next++ {
-		id := s.order[s.next]
-		if u := s.units[id]; u.phase == waiting {
-			u.phase = queued
-			s.queued++
-			effects = append(effects, s.publish(id, u))
+}
+
+// set moves a unit along and keeps the counts.
+func (s *State) set(u *unit, p phase) {
+	s.open -= u.owes()
+	s.counts[u.phase]--
+	u.phase = p
+	s.counts[p]++
+	s.open += u.owes()
+	s.float(u)
+}
+
+// float notes whether the unit has anything outstanding.
+func (s *State) float(u *unit) {
+	a := s.audits[u]
+	if u.phase == queued || u.twin == twinOut || a != nil && a.out {
+		s.afloat[u.pos] = struct{}{}
+	} else {
+		delete(s.afloat, u.pos)
+	}
+}
+
+// outstanding counts messages.
+func (s *State) outstanding() int { return s.counts[queued] + s.twins + s.auditsOut }
+
+// refill publishes what is most urgent while the window has room.
+func (s *State) refill() {
+	for !s.ended && !s.paused && s.outstanding() < s.Window && len(s.agenda) > 0 {
+		u := s.units[s.agenda.pop()]
+		switch a := s.audits[u]; {
+		case u.missing > 0: // comes again with its inputs
+		case u.phase == ready:
+			s.set(u, queued)
+			s.emit(s.publication(u))
+		case a != nil && !a.out:
+			s.publishAudit(u, a)
 		}
 	}
-	return effects
 }
 
-func (s *State) publish(id task.ID, u *unitState) Effect {
-	p := Publish{ID: id}
+func (s *State) publication(u *unit) Publish {
+	p := Publish{ID: u.ID}
 	if u.expect != nil {
 		p.Repair = u.expect.Attempt
+	}
+	if u.trouble != nil {
+		p.Escalate = u.trouble.died
 	}
 	return p
 }
 
-func (s *State) finished(r *task.Result) []Effect {
-	u := s.units[r.ID]
-	if u == nil || u.phase == placing || u.phase == placed {
-		return nil
+// finished takes a result for a task that wants one.
+func (s *State) finished(r *task.Result) {
+	u := s.index[r.ID]
+	if u == nil || !u.phase.running() || u.trouble.forgot(r.Attempt) {
+		return
 	}
 	if u.expect != nil {
 		if u.expect.Attempt == r.Attempt {
-			return nil // the result whose bytes are lost, seen again
+			return // the result whose bytes are lost, seen again
 		}
 		if !task.SameBytes(u.expect, r) {
-			return s.end(fmt.Errorf("task %s gave other bytes when it was run again: first by worker %s (attempt %s), now by worker %s (attempt %s): "+
+			s.end(fmt.Errorf("task %s gave other bytes when it was run again: first by worker %s (attempt %s), now by worker %s (attempt %s): "+
 				"one of the two machines is broken, or the operation %s is not deterministic", r.ID.Short(), u.expect.Worker, u.expect.Attempt, r.Worker, r.Attempt, r.Op))
+			return
 		}
 	}
-	if u.phase == queued {
-		s.queued--
+	if first := s.decided[u]; first != nil && !task.SameBytes(first, r) {
+		s.end(fmt.Errorf("task %s decided otherwise when it was run again, first by worker %s, now by worker %s, and the plan was made from its first decision: "+
+			"submit again; what is done is kept", r.ID.Short(), first.Worker, r.Worker))
+		return
 	}
-	u.phase, u.result = placing, r
-	return []Effect{Place{Result: r}}
-}
-
-func (s *State) failed(f task.Failure) []Effect {
-	u := s.units[f.ID]
-	if u == nil || u.phase != queued {
-		return nil // an attempt of a task that another attempt has finished
+	s.storage = 0
+	again := u.expect != nil
+	if u.twin == twinOut {
+		s.recall(u) // one of the two messages may be with a worker that hangs
 	}
-	for _, seen := range u.failures {
-		if seen.Attempt == f.Attempt {
-			return nil
+	u.twin = twinNone
+	u.result, u.expect, u.gone, u.told = r, nil, false, false
+	s.land(u)
+	s.appear(u)
+	if in, stale := u.stale(); stale {
+		s.forget(u, in)
+		return
+	}
+	if !again { // else they are the bytes that its readers have seen
+		for _, c := range u.readers {
+			if in, stale := c.stale(); stale {
+				s.forget(c, in)
+			}
 		}
 	}
-	u.failures = append(u.failures, f)
-	if f.Kind.Permanent() || len(u.failures) >= maxFailures {
-		return s.end(s.collect())
-	}
-	return []Effect{s.publish(f.ID, u)}
+	s.draw(u)
+	s.settle(u)
+	s.use(u)
+	s.unwanted(u)
 }
 
-// collect reports all failures that ended a task, in order of the plan.
-func (s *State) collect() error {
-	var all *multierror.Error
-	for _, id := range s.order {
-		u := s.units[id]
-		if n := len(u.failures); n > 0 && u.phase == queued && (u.failures[n-1].Kind.Permanent() || n >= maxFailures) {
-			all = multierror.Append(all, &TaskError{Failure: u.failures[n-1], Attempts: n})
-		}
+// land moves a unit that has a result to where it goes next.
+func (s *State) land(u *unit) {
+	s.open -= u.owes()
+	u.must = false
+	s.open += u.owes()
+	if u.Output {
+		s.set(u, placing)
+	} else {
+		s.set(u, done)
 	}
-	if all != nil && len(all.Errors) == 1 {
-		return all.Errors[0]
-	}
-	return all.ErrorOrNil()
 }
 
-func (s *State) broken(b Broken) []Effect {
-	u := s.units[b.ID]
-	if u == nil || (u.phase != placing && u.phase != placed) || u.result.Attempt != b.Attempt {
-		return nil
+// use sets off what a result is for, besides its readers.
+func (s *State) use(u *unit) {
+	if u.told {
+		return
 	}
-	if u.phase == placed {
-		s.placed--
+	u.told = true
+	if u.phase == placing {
+		s.emit(Place{Result: u.result})
 	}
-	u.repairs++
-	if u.repairs > maxRepairs {
-		return s.end(fmt.Errorf("output of task %s was lost or damaged %d times, last: %s: check the store's disk", b.ID.Short(), u.repairs, b.Reason))
+	if u.Decide && !u.grown {
+		s.emit(Decide{Result: u.result})
 	}
-	u.expect, u.result = u.result, nil
-	u.phase = queued
-	s.queued++
-	return []Effect{s.publish(b.ID, u)}
 }
 
-func (s *State) end(err error) []Effect {
+// conclude assembles the checkpoint when nothing is owed any more. Then nothing is
+// to be run either: who runs is an output or wanted by somebody who runs.
+func (s *State) conclude() {
+	switch {
+	case s.ended:
+	case s.open > 0 || len(s.audits) > 0:
+		s.assembly = false
+	case len(s.fallen) > 0:
+		s.end(s.collect())
+	case !s.assembly:
+		s.assembly = true
+		s.emit(Assemble{})
+	}
+}
+
+// end withdraws what is outstanding and ends the run.
+func (s *State) end(err error) {
+	if s.ended {
+		return
+	}
+	for _, p := range s.Outstanding() {
+		s.emit(Withdraw{ID: p.ID, Copy: p.Copy})
+	}
+	s.emit(Finish{Err: err})
 	s.ended = true
-	return []Effect{Finish{Err: err}}
 }
 
 // Result returns the result that the task has, nil if it has none yet or its bytes
 // were lost.
 func (s *State) Result(id task.ID) *task.Result {
-	if u := s.units[id]; u != nil {
+	if u := s.index[id]; u != nil {
 		return u.result
 	}
 	return nil
@@ -282,44 +380,72 @@ func (s *State) Result(id task.ID) *task.Result {
 // Results returns the results of a run whose outputs are all placed, in order of
 // the plan.
 func (s *State) Results() []*task.Result {
-	results := make([]*task.Result, 0, len(s.order))
-	for _, id := range s.order {
-		if u := s.units[id]; u.phase == placed {
+	results := make([]*task.Result, 0, s.counts[placed])
+	for _, u := range s.units {
+		if u.phase == placed {
 			results = append(results, u.result)
 		}
 	}
 	return results
 }
 
-// TaskError is a failure that ended the run.
-type TaskError struct {
-	Failure  task.Failure
-	Attempts int
-}
-
-func (e *TaskError) Error() string {
-	if e.Attempts > 1 {
-		return fmt.Sprintf("%s (task %s failed %d times, last on worker %s)", e.Failure.Message, e.Failure.ID.Short(), e.Attempts, e.Failure.Worker)
-	}
-	return e.Failure.Message
-}
-
-// Unwrap lets callers tell input that can never work from a run that failed.
-func (e *TaskError) Unwrap() error {
-	if e.Failure.Kind == task.Invalid {
-		return task.ErrInvalid
-	}
-	return nil
-}
-
 // Queued lists the tasks that are published and not known to be done, in order of
 // the plan.
 func (s *State) Queued() []task.ID {
 	var ids []task.ID
-	for _, id := range s.order {
-		if s.units[id].phase == queued {
-			ids = append(ids, id)
+	for _, p := range s.Outstanding() {
+		if p.Copy == "" {
+			ids = append(ids, p.ID)
 		}
 	}
 	return ids
+}
+
+// Outstanding lists all copies that are published and not known to be done, in
+// order of the plan.
+func (s *State) Outstanding() []Publish {
+	at := make([]uint32, 0, len(s.afloat))
+	for pos := range s.afloat {
+		at = append(at, pos)
+	}
+	slices.Sort(at)
+	var all []Publish
+	for _, pos := range at {
+		u := s.units[pos]
+		if u.phase == queued {
+			all = append(all, s.publication(u))
+		}
+		if u.twin == twinOut {
+			all = append(all, s.twinOf(u, ""))
+		}
+		if a := s.audits[u]; a != nil && a.out {
+			all = append(all, auditOf(u, a))
+		}
+	}
+	return all
+}
+
+// Counts says how many tasks are where.
+type Counts struct {
+	Tasks   int // that the run has to do or had: all but those that nobody needs
+	Waiting int // for inputs
+	Ready   int // for room in the window
+	Queued  int
+	Done    int // have results, those placed among them
+	Placed  int
+	Failed  int // for good, or need one that has
+	Twins   int // outstanding
+	Audits  int // not in yet
+	Skipped int // audits that nobody could make
+	Paused  bool
+}
+
+// Counts counts without looking at every task.
+func (s *State) Counts() Counts {
+	c := s.counts
+	return Counts{
+		Tasks: len(s.units) - c[idle], Waiting: c[waiting], Ready: c[ready], Queued: c[queued],
+		Done: c[done] + c[placing] + c[placed], Placed: c[placed], Failed: c[failed],
+		Twins: s.twins, Audits: len(s.audits), Skipped: s.skipped, Paused: s.paused,
+	}
 }
