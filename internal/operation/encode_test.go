@@ -20,7 +20,7 @@ func TestFileIsWhatItsLayoutSays(t *testing.T) {
 	ck := checkpoint(t, fixed())
 	for _, format := range []string{FormatPack, FormatInt, FormatDense} {
 		for _, params := range []string{`{"bits":4,"strategy":"channel"}`, `{"bits":3,"symmetric":false,"strategy":"channel"}`} {
-			p := encodeAll(ck, views(), "rtn", 1, params, format)
+			p := encodeAll(ck.Manifest, "rtn", 1, params, format)
 			layout, err := p.Layout()
 			if err != nil {
 				t.Fatal(err)
@@ -127,7 +127,7 @@ func TestWeightsThatAreNoNumbers(t *testing.T) {
 func TestHostileSpecs(t *testing.T) {
 	t.Parallel()
 	ck := checkpoint(t, fixed())
-	good := func() *EncodeParams { return encodeAll(ck, views(), "rtn", 1, `{}`, FormatPack) }
+	good := func() *EncodeParams { return encodeAll(ck.Manifest, "rtn", 1, `{}`, FormatPack) }
 	for name, change := range map[string]func(*EncodeParams){
 		"length":          func(p *EncodeParams) { p.Tensors[0].Length++ },
 		"shape":           func(p *EncodeParams) { p.Tensors[0].Shape = []int64{1 << 62, 1 << 62} },
