@@ -8,6 +8,7 @@ import (
 
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/shard"
 )
 
 // Schemes of locations.
@@ -24,6 +25,22 @@ func File(path string) string {
 
 // Store is the location of a checkpoint in the store, below the store's own prefix.
 func Store(prefix string) string { return schemeStore + strings.Trim(prefix, "/") }
+
+// Of is the location of an opened checkpoint as workers are to open it: of what was found, so that a branch of the hub is a commit.
+func Of(ck *shard.Checkpoint) string {
+	if at := ck.Location(); filepath.IsAbs(at) {
+		return File(at)
+	}
+	return ck.Location()
+}
+
+// Memory is what a task needs, in bytes, beyond what its operation says, for reading from a location.
+func Memory(location string) int64 {
+	if strings.HasPrefix(location, schemeFile) {
+		return 0
+	}
+	return shard.BucketMemory
+}
 
 // filePath is the path of a file location.
 func filePath(location string) (string, error) {

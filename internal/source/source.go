@@ -11,7 +11,10 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -38,7 +41,16 @@ func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, 
 		if err != nil {
 			return nil, err
 		}
+		if err := o.confineAll(path); err != nil {
+			return nil, err
+		}
 		return shard.Open(ctx, path, shard.OpenOptions{})
+	case strings.HasPrefix(location, schemeStore):
+		b, file, err := o.inStore(location)
+		if err != nil {
+			return nil, err
+		}
+		return shard.OpenBucket(ctx, b, shard.OpenOptions{Location: strings.TrimSuffix(location, "/"+file), File: file})
 	}
 	return nil, unknown(location)
 }
@@ -57,12 +69,37 @@ func (o *Opener) Source(ctx context.Context, location string, files []shard.File
 			}
 		}
 		return shard.OpenSource(ctx, dir, files)
+	case strings.HasPrefix(location, schemeStore):
+		b, _, err := o.inStore(location)
+		if err != nil {
+			return nil, err
+		}
+		return shard.OpenBucketSource(ctx, b, location, files)
 	}
 	return nil, unknown(location)
 }
 
 func unknown(location string) error {
 	return fmt.Errorf("source location %q: %w: want file:///directory, store:prefix or hf://owner/name@revision", location, task.ErrInvalid)
+}
+
+// inStore gives the part of the store that holds a checkpoint, and the name of its weight file if the location ends in one.
+func (o *Opener) inStore(location string) (objstore.Bucket, string, error) {
+	prefix, err := storePrefix(location)
+	if err != nil {
+		return nil, "", err
+	}
+	if o.Store == nil {
+		return nil, "", fmt.Errorf("source location %q: %w: there is no store here", location, task.ErrInvalid)
+	}
+	file := ""
+	if strings.HasSuffix(prefix, ".safetensors") {
+		prefix, file = path.Split(prefix)
+		if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
+			return nil, "", fmt.Errorf("source location %q: %w: the file must lie in a folder of its own", location, task.ErrInvalid)
+		}
+	}
+	return objstore.Prefix(o.Store, prefix), file, nil
 }
 
 // confine gives the path of a file location if it is one that may be read.
@@ -80,6 +117,29 @@ func (o *Opener) confineFile(dir, name string) error {
 		return nil
 	}
 	return o.inside(filepath.Join(dir, name), name)
+}
+
+// confineAll is confineFile for all that lies in a directory, or beside a weight file.
+func (o *Opener) confineAll(path string) error {
+	if o.AnyDir {
+		return nil
+	}
+	if strings.HasSuffix(path, ".safetensors") || filepath.Base(path) == shard.IndexName {
+		path = filepath.Dir(path)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("open checkpoint: %w; check the path and its permissions", err)
+	}
+	for _, e := range entries {
+		if e.Type()&os.ModeSymlink == 0 {
+			continue
+		}
+		if err := o.confineFile(path, e.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // inside reports whether path, with its links followed, lies in an allowed directory.
