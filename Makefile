@@ -60,6 +60,7 @@ fmt-check: ## fail when a file is not in gofmt's form
 tidy-check: ## fail when go.mod or go.sum would change under go mod tidy
 	$(GO) mod tidy -diff
 	cd tools/lint && $(GO) mod tidy -diff
+	cd tools/versitygw && $(GO) mod tidy -diff
 
 .PHONY: verify-generated
 verify-generated: ## run go generate and fail when a generated file changes

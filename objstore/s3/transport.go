@@ -1,0 +1,146 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	dialTimeout = 10 * time.Second
+	keepAlive   = 15 * time.Second
+	idleTimeout = 60 * time.Second
+	wireBuffer  = 64 << 10
+)
+
+// baseTransport makes the connections.
+func baseTransport(o Options) (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: o.Answer,
+		IdleConnTimeout:       idleTimeout,
+		MaxIdleConns:          o.MaxConcurrency,
+		MaxIdleConnsPerHost:   o.MaxConcurrency,
+		DisableCompression:    true, // or a body's length would not be its Content-Length
+		ReadBufferSize:        wireBuffer,
+		WriteBufferSize:       wireBuffer,
+		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &impatient{Conn: c, stall: o.Stall}, nil
+	}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read certificates: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read certificates: %s holds none in PEM", o.CAFile)
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	return t, nil
+}
+
+// impatient is a connection whose writes fail if they get nowhere for a while. Reads
+// need no such bound here: a connection may wait long for its next request.
+type impatient struct {
+	net.Conn
+	stall time.Duration
+}
+
+func (c *impatient) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// exchange is what is remembered of the last request of an operation, and minio-go
+// does not tell.
+type exchange struct {
+	status     int           // 0: there was no answer
+	date       time.Time     // by the server's clock; zero if it did not say
+	retryAfter time.Duration // that the server asked for
+	err        error         // why there was no answer
+}
+
+type exchangeKey struct{}
+
+func withExchange(ctx context.Context, x *exchange) context.Context {
+	return context.WithValue(ctx, exchangeKey{}, x)
+}
+
+// recorder sends requests when it is their turn, and remembers the answers.
+type recorder struct {
+	next  http.RoundTripper
+	limit *limiter
+}
+
+// RoundTrip sends one request. Its turn ends with the head of the answer: whoever
+// reads a body may have to send another request before it can go on reading.
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	epoch, err := r.limit.acquire(req.Context())
+	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, err
+	}
+	resp, err := r.next.RoundTrip(req)
+	slow := err == nil && (resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests)
+	r.limit.release(epoch, err == nil && resp.StatusCode < http.StatusInternalServerError, slow)
+	if x, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
+		*x = exchange{err: err}
+		if err == nil {
+			x.status = resp.StatusCode
+			x.date, _ = http.ParseTime(resp.Header.Get("Date")) //nolint:errcheck // zero says that there is none
+			x.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
+		}
+	}
+	return resp, err
+}
+
+// maxRetryAfter bounds what a server can make us wait.
+const maxRetryAfter = 20 * time.Second
+
+// retryAfter reads the header's form in seconds; the form with a date would depend
+// on two clocks.
+func retryAfter(s string) time.Duration {
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
+		return 0
+	}
+	return min(time.Duration(min(n, 1000))*time.Second, maxRetryAfter)
+}
+
+// hopeless says that a connection will not come about by trying again.
+func hopeless(err error) bool {
+	var (
+		authority  x509.UnknownAuthorityError
+		host       x509.HostnameError
+		invalid    x509.CertificateInvalidError
+		verify     *tls.CertificateVerificationError
+		notTLS     tls.RecordHeaderError
+		unknownDNS *net.DNSError
+	)
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verify) || errors.As(err, &notTLS) ||
+		errors.As(err, &unknownDNS) && unknownDNS.IsNotFound
+}
