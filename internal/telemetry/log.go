@@ -1,0 +1,133 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Formats of a log.
+const (
+	LogText = "text"
+	LogJSON = "json"
+)
+
+// ParseLevel reads a log level: debug, info, warn or error.
+func ParseLevel(s string) (slog.Level, error) {
+	var l slog.Level
+	switch strings.ToLower(s) {
+	case "":
+		return slog.LevelInfo, nil
+	case "debug", "info", "warn", "error":
+		return l, l.UnmarshalText([]byte(s))
+	}
+	return 0, fmt.Errorf("log level %q: want debug, info, warn or error", s)
+}
+
+// NewLogger writes log records to w as text or JSON. Each carries the run, the
+// task, the attempt and the span of its context, and no credentials.
+func NewLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return redactAttr(a) }}
+	switch format {
+	case "", LogText:
+		return slog.New(WithContext(slog.NewTextHandler(w, o))), nil
+	case LogJSON:
+		return slog.New(WithContext(slog.NewJSONHandler(w, o))), nil
+	}
+	return nil, fmt.Errorf("log format %q: want %s or %s", format, LogText, LogJSON)
+}
+
+// WithContext adds what the context knows to every record for h: run, task,
+// attempt, trace_id and span_id.
+func WithContext(h slog.Handler) slog.Handler { return &contextHandler{next: h} }
+
+type contextHandler struct {
+	next slog.Handler
+	has  []string // keys that the logger has already
+	deep bool     // inside a group, where keys are others'
+}
+
+func (h *contextHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.next.Enabled(ctx, l)
+}
+
+func (h *contextHandler) Handle(ctx context.Context, r slog.Record) error {
+	s, _ := ctx.Value(subjectKey{}).(subject)
+	span := trace.SpanContextFromContext(ctx)
+	if s == (subject{}) && !span.IsValid() {
+		return h.next.Handle(ctx, r)
+	}
+	seen := map[string]bool{}
+	for _, k := range h.has {
+		seen[k] = true
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		seen[a.Key] = true
+		return true
+	})
+	r = r.Clone()
+	add := func(a slog.Attr) {
+		if !seen[a.Key] || h.deep {
+			r.AddAttrs(a)
+		}
+	}
+	if s.run != "" {
+		add(slog.String("run", s.run))
+	}
+	if s.task != "" {
+		add(slog.String("task", s.task))
+	}
+	if s.attempt > 0 {
+		add(slog.Int("attempt", s.attempt))
+	}
+	if span.IsValid() {
+		add(slog.String("trace_id", span.TraceID().String()))
+		add(slog.String("span_id", span.SpanID().String()))
+	}
+	return h.next.Handle(ctx, r)
+}
+
+func (h *contextHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.next = h.next.WithAttrs(attrs)
+	c.has = append([]string(nil), h.has...)
+	for _, a := range attrs {
+		c.has = append(c.has, a.Key)
+	}
+	return &c
+}
+
+func (h *contextHandler) WithGroup(name string) slog.Handler {
+	c := *h
+	c.next = h.next.WithGroup(name)
+	c.deep = c.deep || name != ""
+	return &c
+}
+
+type subjectKey struct{}
+
+// subject is what the records of a context are about.
+type subject struct {
+	run, task string
+	attempt   int
+}
+
+// LogContext has records of the context tell of a run and, where they are given, a
+// task and the delivery of it.
+func LogContext(ctx context.Context, run, task string, attempt int) context.Context {
+	s, _ := ctx.Value(subjectKey{}).(subject)
+	if run != "" {
+		s.run = run
+	}
+	if task != "" {
+		s.task = task
+	}
+	if attempt > 0 {
+		s.attempt = attempt
+	}
+	return context.WithValue(ctx, subjectKey{}, s)
+}
