@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/shardpress/shardpress/internal/redact"
 )
 
 // Protocols of OTLP.
@@ -78,7 +80,7 @@ func targetOf(getenv func(string) string, s signal) (*target, error) {
 			t.url = "http://" + endpoint
 		}
 	case scheme != "http" && scheme != "https":
-		return nil, fmt.Errorf("%s=%s: want a URL with http:// or https://", endpointName, Redact(endpoint))
+		return nil, fmt.Errorf("%s=%s: want a URL with http:// or https://", endpointName, redact.Text(endpoint))
 	}
 	if t.protocol == protocolHTTP && endpointName == "OTEL_EXPORTER_OTLP_ENDPOINT" {
 		t.url = strings.TrimSuffix(t.url, "/") + "/v1/" + string(s)

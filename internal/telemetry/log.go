@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shardpress/shardpress/internal/redact"
 )
 
 // Formats of a log.
@@ -31,7 +33,7 @@ func ParseLevel(s string) (slog.Level, error) {
 // NewLogger writes log records to w as text or JSON. Each carries the run, the
 // task, the attempt and the span of its context, and no credentials.
 func NewLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, error) {
-	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return redactAttr(a) }}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redact.Attr}
 	switch format {
 	case "", LogText:
 		return slog.New(WithContext(slog.NewTextHandler(w, o))), nil

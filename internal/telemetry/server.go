@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/shardpress/shardpress/internal/redact"
 )
 
 // server answers Prometheus, and whoever asks whether the process is well.
@@ -81,7 +83,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	for _, c := range checks {
 		if err := c.well(ctx); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintf(w, "%s: %s\n", c.name, Redact(err.Error()))
+			fmt.Fprintf(w, "%s: %s\n", c.name, redact.Text(err.Error()))
 			return
 		}
 	}

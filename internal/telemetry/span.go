@@ -13,6 +13,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shardpress/shardpress/internal/redact"
 	"github.com/shardpress/shardpress/internal/task"
 )
 
@@ -73,7 +74,7 @@ func cellOf(m *task.Message) string {
 func attributes(attrs []slog.Attr) []attribute.KeyValue {
 	kvs := make([]attribute.KeyValue, 0, len(attrs))
 	for _, a := range attrs {
-		a = redactAttr(a)
+		a = redact.Attr(nil, a)
 		k := attribute.Key(a.Key)
 		switch v := a.Value.Resolve(); v.Kind() {
 		case slog.KindBool:
@@ -85,7 +86,7 @@ func attributes(attrs []slog.Attr) []attribute.KeyValue {
 		case slog.KindDuration:
 			kvs = append(kvs, k.Float64(v.Duration().Seconds()))
 		default:
-			kvs = append(kvs, k.String(shorten(Redact(v.String()))))
+			kvs = append(kvs, k.String(shorten(redact.Text(v.String()))))
 		}
 	}
 	return kvs
@@ -112,7 +113,7 @@ func finish(span trace.Span, err error, at ...trace.SpanEndOption) {
 	case errors.Is(err, context.Canceled):
 		span.SetAttributes(keyOutcome.String("stopped"))
 	default:
-		text := shorten(Redact(err.Error()))
+		text := shorten(redact.Text(err.Error()))
 		span.AddEvent(semconv.ExceptionEventName, trace.WithAttributes(
 			semconv.ExceptionType(fmt.Sprintf("%T", err)),
 			semconv.ExceptionMessage(text),

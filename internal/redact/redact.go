@@ -1,4 +1,6 @@
-package telemetry
+// Package redact takes credentials out of what is meant for people: logs, traces,
+// records of attempts. It is the last line: whoever makes an error leaves them out.
+package redact
 
 import (
 	"encoding/json"
@@ -8,7 +10,8 @@ import (
 	"strings"
 )
 
-const redacted = "[redacted]"
+// hidden stands in the place of what nobody may read.
+const hidden = "[redacted]"
 
 // Credentials as they stand in texts: user and password of a URL, parameters of a
 // signed or otherwise secret URL, and what follows the word Bearer. Parsing each
@@ -25,45 +28,46 @@ var (
 // secretKey matches the name of an attribute whose value nobody may read.
 var secretKey = regexp.MustCompile(`(?i)(^|[._-])(password|passwd|secret|token|authorization|credentials?|creds|cookie|api[_-]?key|access[_-]?key(?:[_-]?id)?|secret[_-]?access[_-]?key|session[_-]?token|private[_-]?key|nkey|seed|jwt)$`)
 
-// Redact takes credentials out of a text that is meant for logs and traces.
-func Redact(s string) string {
+// Text takes credentials out of a text.
+func Text(s string) string {
 	if strings.Contains(s, "://") {
 		s = userinfo.ReplaceAllString(s, "${1}")
 		s = badUserinfo.ReplaceAllString(s, "${1}")
 	}
 	if strings.Contains(s, "=") {
-		s = secretKV.ReplaceAllString(s, "${1}"+redacted)
+		s = secretKV.ReplaceAllString(s, "${1}"+hidden)
 	}
-	s = bearer.ReplaceAllString(s, "${1} "+redacted)
-	return nkeySeed.ReplaceAllString(s, redacted)
+	s = bearer.ReplaceAllString(s, "${1} "+hidden)
+	return nkeySeed.ReplaceAllString(s, hidden)
 }
 
-// redactAttr takes credentials out of an attribute of a log record.
-func redactAttr(a slog.Attr) slog.Attr {
+// Attr takes credentials out of an attribute of a log record. It has the form of
+// slog.HandlerOptions.ReplaceAttr.
+func Attr(_ []string, a slog.Attr) slog.Attr {
 	if secretKey.MatchString(a.Key) && a.Value.Kind() != slog.KindBool && a.Value.Kind() != slog.KindInt64 {
-		return slog.String(a.Key, redacted)
+		return slog.String(a.Key, hidden)
 	}
 	switch a.Value.Kind() {
 	case slog.KindString:
-		a.Value = slog.StringValue(Redact(a.Value.String()))
+		a.Value = slog.StringValue(Text(a.Value.String()))
 	case slog.KindAny:
-		a.Value = redactAny(a.Value.Any())
+		a.Value = anyValue(a.Value.Any())
 	}
 	return a
 }
 
-// redactAny redacts the text of a value, and leaves it as it was if there is
+// anyValue redacts the text of a value, and leaves it as it was if there is
 // nothing to hide.
-func redactAny(v any) slog.Value {
+func anyValue(v any) slog.Value {
 	switch v := v.(type) {
 	case nil:
 		return slog.AnyValue(nil)
 	case error:
-		return slog.StringValue(Redact(v.Error()))
+		return slog.StringValue(Text(v.Error()))
 	case fmt.Stringer:
-		return slog.StringValue(Redact(v.String()))
+		return slog.StringValue(Text(v.String()))
 	case []byte:
-		return slog.StringValue(Redact(string(v)))
+		return slog.StringValue(Text(string(v)))
 	case *slog.Source:
 		return slog.AnyValue(v)
 	}
@@ -71,7 +75,7 @@ func redactAny(v any) slog.Value {
 	if b, err := json.Marshal(v); err == nil {
 		text = string(b)
 	}
-	if clean := Redact(text); clean != text {
+	if clean := Text(text); clean != text {
 		return slog.StringValue(clean)
 	}
 	return slog.AnyValue(v)
