@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"sync"
@@ -275,6 +276,7 @@ func (b *blocks) fill(x *block, buf []byte) {
 	if err != nil && b.ctx.Err() != nil {
 		err = errClosed
 	}
+	err = reached(err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
@@ -288,9 +290,20 @@ func (b *blocks) fill(x *block, buf []byte) {
 	b.wake()
 }
 
+// reached marks errors of the way to a source, as opposed to those that say something of the source.
+func reached(err error) error {
+	if err == nil || final(err) || errors.Is(err, errClosed) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
 // final reports whether asking again cannot help.
 func final(err error) bool {
-	for _, e := range []error{objstore.ErrChanged, objstore.ErrNotExist, objstore.ErrRange, objstore.ErrKey, objstore.ErrRoot, fs.ErrNotExist, ErrSourceChanged} {
+	for _, e := range []error{
+		objstore.ErrChanged, objstore.ErrNotExist, objstore.ErrRange, objstore.ErrKey, objstore.ErrRoot, objstore.ErrReadOnly,
+		fs.ErrNotExist, ErrSourceChanged, ErrDamaged, ErrMalformed, ErrUnsupported, ErrMissing,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -68,7 +68,7 @@ func (p *bucketPlace) list(ctx context.Context) ([]entry, error) {
 	n := 0
 	for info, err := range p.bucket.List(ctx, "") {
 		if err != nil {
-			return nil, fmt.Errorf("open checkpoint %s: %w", p.where(""), err)
+			return nil, fmt.Errorf("open checkpoint %s: %w", p.where(""), reached(err))
 		}
 		if n++; n > maxEntries {
 			return nil, fmt.Errorf("open checkpoint %s: %w: more than %d objects; give the location of one model", p.where(""), ErrUnsupported, maxEntries)
@@ -104,7 +104,7 @@ func (p *bucketPlace) stat(ctx context.Context, name string) (objstore.Info, err
 
 func (p *bucketPlace) describe(ctx context.Context, name string, content bool) (File, *Header, error) {
 	fail := func(err error) (File, *Header, error) {
-		return File{}, nil, fmt.Errorf("open checkpoint %s: %w", p.where(""), err)
+		return File{}, nil, fmt.Errorf("open checkpoint %s: %w", p.where(""), reached(err))
 	}
 	info, err := p.stat(ctx, name)
 	if err != nil {
@@ -181,7 +181,7 @@ func (p *bucketPlace) verify(ctx context.Context, want File) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", changed(p, want.Name), err)
 	case err != nil:
-		return fmt.Errorf("open source: %w", err)
+		return fmt.Errorf("open source: %w", reached(err))
 	case info.Size != want.Size:
 		return changed(p, want.Name)
 	}
@@ -194,7 +194,7 @@ func (p *bucketPlace) verify(ctx context.Context, want File) error {
 		have = Identity{Kind: IdentityContent, Value: hex.EncodeToString(info.SHA256[:])}
 		if info.SHA256 == [32]byte{} {
 			if have.Value, err = p.hash(ctx, f); err != nil {
-				return fmt.Errorf("open source: %w", err)
+				return fmt.Errorf("open source: %w", reached(err))
 			}
 		}
 	default:
@@ -270,7 +270,7 @@ func (f remoteFile) until(end int64) weightFile {
 
 func (f remoteFile) readFull(ctx context.Context, p []byte, off int64) error {
 	if off < 0 || off > f.blocks.sizes[f.file]-int64(len(p)) {
-		return io.ErrUnexpectedEOF
+		return fmt.Errorf("read %d bytes from byte %d of a file of %d: %w", len(p), off, f.blocks.sizes[f.file], io.ErrUnexpectedEOF)
 	}
 	return f.blocks.read(ctx, f.file, p, off, f.limit)
 }

@@ -14,6 +14,10 @@ var (
 	ErrUnsupported = errors.New("unsupported")
 	// ErrSourceChanged: a source file is no longer the one that the manifest describes.
 	ErrSourceChanged = errors.New("source file changed")
+	// ErrDamaged: bytes that were uploaded are not in the store as they were.
+	ErrDamaged = errors.New("damaged upload")
+	// ErrUnreachable: the place of the source did not answer; asking again may help.
+	ErrUnreachable = errors.New("source cannot be reached")
 	// ErrOrder: a writer was given other bytes than its layout promises.
 	ErrOrder = errors.New("write out of order")
 	// ErrFused: an engine would fuse linears that were not treated alike.

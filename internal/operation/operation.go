@@ -59,7 +59,7 @@ func All() map[string]Operation {
 // Classify says what an error of an operation means for the run.
 func Classify(err error) task.Kind {
 	switch {
-	case errors.Is(err, shard.ErrSourceChanged):
+	case errors.Is(err, shard.ErrSourceChanged), errors.Is(err, shard.ErrDamaged):
 		return task.Changed
 	case errors.Is(err, compress.ErrInvalid), errors.Is(err, task.ErrInvalid),
 		errors.Is(err, shard.ErrMalformed), errors.Is(err, shard.ErrMissing), errors.Is(err, shard.ErrUnsupported),
@@ -67,6 +67,8 @@ func Classify(err error) task.Kind {
 		return task.Invalid
 	case errors.Is(err, objstore.ErrFull):
 		return task.Full
+	case errors.Is(err, shard.ErrUnreachable):
+		return task.Storage
 	case errors.Is(err, objstore.ErrReadOnly), errors.Is(err, objstore.ErrRoot):
 		return task.Invalid
 	default:
