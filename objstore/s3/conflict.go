@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -17,13 +18,15 @@ import (
 func (b *Bucket) write(ctx context.Context, name string, op func(ctx context.Context, x *exchange) error) error {
 	for try := 0; ; try++ {
 		err := b.do(ctx, op)
-		if !inTheWay(err) {
+		// versitygw calls it an internal error at the end of a multipart upload.
+		internal := code(err) == "InternalError"
+		if !inTheWay(err) && !internal {
 			return err
 		}
-		if err := b.conflict(ctx, name); err != nil {
-			return err
+		if e := b.conflict(ctx, name); errors.Is(e, objstore.ErrKey) {
+			return e
 		}
-		if try >= b.o.Retries {
+		if internal || try >= b.o.Retries {
 			return err
 		}
 		if err := b.pause(ctx, try, 0); err != nil {

@@ -66,7 +66,7 @@ func (b *Bucket) copyFrom(ctx context.Context, name string, from *Bucket, srcNam
 		return info, nil
 	case status(err) == http.StatusPreconditionFailed:
 		return objstore.Info{}, fmt.Errorf("%w: it was overwritten while it was copied", objstore.ErrChanged)
-	case notFound(err) && code(err) != "NoSuchUpload":
+	case notFound(err):
 		return objstore.Info{}, from.missing(ctx)
 	case from.bucket != b.bucket && denied(err), code(err) == "NotImplemented":
 		// The credentials of this store may not read the other one, though its own may.

@@ -160,7 +160,7 @@ func (b *Bucket) meaning(f *failure, d direction) (sentinel error, remedy string
 		return objstore.ErrKey, "this server does not take such keys: "
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull", "InsufficientCapacity":
 		return objstore.ErrFull, "free space or have the quota raised, then run again: "
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "AuthFailure":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "AuthFailure", "XAdminUserNotFound":
 		return objstore.ErrRoot, "the credentials are not accepted: check that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role) are for " + b.endpoint.Host + ": "
 	case "RequestTimeTooSkewed", "RequestExpired":
 		return objstore.ErrRoot, skew(f.date) + ": "
@@ -182,7 +182,7 @@ func (b *Bucket) meaning(f *failure, d direction) (sentinel error, remedy string
 		return objstore.ErrReadOnly, "the credentials may not write here: their policy needs s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload: "
 	case f.status == http.StatusForbidden, f.status == http.StatusUnauthorized:
 		return objstore.ErrRoot, "the credentials may not read here: their policy needs s3:GetObject, and s3:ListBucket on the bucket: "
-	case f.status == http.StatusNotFound && f.code != "NoSuchUpload":
+	case f.status == http.StatusNotFound && f.code == "":
 		return objstore.ErrNotExist, ""
 	case f.status == http.StatusMovedPermanently, f.status == http.StatusTemporaryRedirect:
 		return objstore.ErrRoot, "the bucket is in another region, or the endpoint is not its own: "

@@ -62,7 +62,11 @@ func (b *Bucket) info(o minio.ObjectInfo) objstore.Info {
 // notFound says that there is no such object, as far as the server's answer goes: to
 // a HEAD it does not say whether there is a bucket.
 func notFound(err error) bool {
-	return status(err) == http.StatusNotFound && code(err) != "NoSuchBucket"
+	switch code(err) {
+	case "", "NoSuchKey", "NoSuchVersion":
+		return status(err) == http.StatusNotFound
+	}
+	return false
 }
 
 // List implements objstore.Bucket. A page that fails is asked for again behind the
