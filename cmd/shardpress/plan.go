@@ -59,7 +59,7 @@ type planRow struct {
 func planRows(p *coordinator.Plan) ([]planRow, error) {
 	var rows []planRow
 	for _, u := range p.Units {
-		cell, err := queue.CellOf(operation.ClassF32, u.Layout.Memory)
+		class, err := queue.MemoryClass(u.Layout.Memory)
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func planRows(p *coordinator.Plan) ([]planRow, error) {
 			n += len(it.Encoded)
 		}
 		rows = append(rows, planRow{
-			u.ID.Short(), operation.EncodeOp, u.File, u.Block, n, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory, cell.Memory,
+			u.ID.Short(), operation.EncodeOp, u.File, u.Block, n, u.Layout.SourceBytes, u.Layout.Size(), u.Layout.Memory, class,
 		})
 	}
 	return rows, nil

@@ -157,12 +157,12 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 // fits refuses a budget that some task can never fit into: it would wait for ever.
 func fits(plan *coordinator.Plan, memory int64) error {
 	for _, u := range plan.Units {
-		cell, err := queue.CellOf(operation.ClassF32, u.Layout.Memory)
+		class, err := queue.MemoryClass(u.Layout.Memory)
 		if err != nil {
 			return err
 		}
-		if cell.Memory > memory {
-			return compress.Invalidf("the task of %s needs a memory class of %d MiB, --memory allows %d KiB: raise it", u.File, cell.Memory>>20, memory>>10)
+		if class > memory {
+			return compress.Invalidf("the task of %s needs a memory class of %d MiB, --memory allows %d KiB: raise it", u.File, class>>20, memory>>10)
 		}
 	}
 	return nil

@@ -2,10 +2,13 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/shardpress/shardpress/internal/task"
 )
@@ -13,10 +16,18 @@ import (
 // HeartbeatEvery is how often a worker must extend a delivery that it works on.
 const HeartbeatEvery = ackWait / 3
 
+// ErrStale is returned for what only the holder of a task may do, when so long was
+// nothing heard of the delivery that the task may be somebody else's by now.
+var ErrStale = errors.New("the delivery was silent for too long, and the task may be another worker's")
+
 // Delivery is one offer of a task to one worker.
 type Delivery interface {
 	// Message returns what is asked for, or why it cannot be understood.
 	Message() (*task.Message, error)
+	// Cell is where the task was offered.
+	Cell() Cell
+	// Context returns ctx with the trace in which the task was published.
+	Context(ctx context.Context) context.Context
 	// Attempt counts the deliveries of this message, from 1.
 	Attempt() int
 	// Extend says that the work goes on; without it the task is offered to others.
@@ -30,40 +41,117 @@ type Delivery interface {
 }
 
 type delivery struct {
-	msg     jetstream.Msg
+	q       *Queue
+	msg     *nats.Msg
+	cell    Cell
 	message *task.Message
 	err     error
 	attempt int
+
+	mu   sync.Mutex
+	seen time.Time // when the broker last heard of this delivery
 }
 
-func newDelivery(msg jetstream.Msg) *delivery {
-	d := &delivery{msg: msg}
+func newDelivery(q *Queue, msg *nats.Msg, cell Cell) *delivery {
+	d := &delivery{q: q, msg: msg, cell: cell, seen: time.Now()}
 	if meta, err := msg.Metadata(); err == nil {
 		d.attempt = int(min(meta.NumDelivered, 1<<20))
 	}
-	d.message, d.err = task.ParseMessage(msg.Data())
+	d.message, d.err = task.ParseMessage(msg.Data)
+	if d.err == nil && cell.subject(d.message) != msg.Subject {
+		d.err = fmt.Errorf("message of task %s: %w: it came with subject %q", d.message.ID.Short(), task.ErrInvalid, msg.Subject)
+		d.message = nil
+	}
+	return d
+}
+
+// orNil keeps a nil pointer from becoming an interface that is not nil.
+func (d *delivery) orNil() Delivery {
+	if d == nil {
+		return nil
+	}
 	return d
 }
 
 func (d *delivery) Message() (*task.Message, error) { return d.message, d.err }
 
+func (d *delivery) Cell() Cell { return d.cell }
+
+func (d *delivery) Context(ctx context.Context) context.Context { return extract(ctx, d.msg.Header) }
+
 func (d *delivery) Attempt() int { return d.attempt }
 
-func (d *delivery) Extend() error { return d.msg.InProgress() }
-
-func (d *delivery) Done(ctx context.Context) error {
-	var err error
-	for range 3 {
-		if err = d.msg.DoubleAck(ctx); err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
+func (d *delivery) Extend() error {
+	if err := d.q.nc.Publish(d.msg.Reply, []byte("+WPI")); err != nil {
+		return fmt.Errorf("extend delivery: %w", err)
 	}
-	return fmt.Errorf("acknowledge task: %w", err)
+	if d.q.nc.IsConnected() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.seen = time.Now()
+	}
+	return nil
 }
 
-func (d *delivery) Retry(after time.Duration) error { return d.msg.NakWithDelay(after) }
+// Done also acknowledges for a holder that was silent for too long: it comes after a
+// commit, and the task needs nobody any more.
+func (d *delivery) Done(ctx context.Context) error {
+	lost := 0
+	err := d.q.persist(ctx, d.msg.Reply, 0, func(ctx context.Context) error {
+		_, err := d.q.nc.RequestWithContext(ctx, d.msg.Reply, []byte("+ACK"))
+		if errors.Is(err, nats.ErrNoResponders) {
+			if lost++; lost > 1 { // the stream was lost, and the task with it
+				return nil
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("acknowledge task: %w", err)
+	}
+	return nil
+}
 
-func (d *delivery) Abandon(reason string) error { return d.msg.TermWithReason(reason) }
+func (d *delivery) Retry(after time.Duration) error {
+	if err := d.held(); err != nil {
+		return fmt.Errorf("give task back: %w", err)
+	}
+	body := []byte("-NAK")
+	if after > 0 {
+		options, err := json.Marshal(map[string]int64{"delay": int64(after)})
+		if err != nil {
+			return fmt.Errorf("give task back: %w", err)
+		}
+		body = append(append(body, ' '), options...)
+	}
+	if err := d.q.nc.Publish(d.msg.Reply, body); err != nil {
+		return fmt.Errorf("give task back: %w", err)
+	}
+	// The broker does not say that the task waits again.
+	if after <= 0 {
+		d.q.wakeOthers(d.msg.Subject)
+	} else {
+		time.AfterFunc(after+10*time.Millisecond, func() { d.q.wakeOthers(d.msg.Subject) })
+	}
+	return nil
+}
+
+func (d *delivery) Abandon(reason string) error {
+	if err := d.held(); err != nil {
+		return fmt.Errorf("abandon task: %w", err)
+	}
+	if err := d.q.nc.Publish(d.msg.Reply, []byte("+TERM "+reason)); err != nil {
+		return fmt.Errorf("abandon task: %w", err)
+	}
+	return nil
+}
+
+// held fails when the broker may have given the task to somebody else.
+func (d *delivery) held() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.seen) >= d.q.opts.AckWait {
+		return ErrStale
+	}
+	return nil
+}

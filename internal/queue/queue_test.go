@@ -192,12 +192,12 @@ func TestCells(t *testing.T) {
 		need int64
 		want int64
 	}{{0, 64 << 20}, {64 << 20, 64 << 20}, {64<<20 + 1, 128 << 20}, {1 << 40, 1 << 40}} {
-		got, err := CellOf(class, c.need)
+		got, err := CellOf(message(0, c.need))
 		if err != nil || got.Memory != c.want {
 			t.Errorf("CellOf(%d) = %v, %v", c.need, got, err)
 		}
 	}
-	if _, err := CellOf(class, 1<<40+1); !errors.Is(err, task.ErrInvalid) {
+	if _, err := CellOf(message(0, 1<<40+1)); !errors.Is(err, task.ErrInvalid) {
 		t.Errorf("a task larger than the largest class: %v", err)
 	}
 	if got := RoundDown(100 << 20); got != 64<<20 {
