@@ -32,6 +32,9 @@ func (t *Telemetry) Worker(name string, memory int64, slots int) (*Worker, error
 // attempt, with its outcome and the source bytes that it got through.
 func (w *Worker) Attempt(ctx context.Context, m *task.Message, delivery int) (context.Context, func(outcome string, err error, bytes int64)) {
 	ctx = LogContext(ctx, m.Run, m.ID.Short(), delivery)
+	if !w.t.tracing && !w.t.measuring {
+		return ctx, func(string, error, int64) {}
+	}
 	begin, op := time.Now(), by("op", opOf(m))
 	in := w.t.metrics
 	if delivery > 1 {

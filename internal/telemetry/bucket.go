@@ -23,6 +23,11 @@ func (t *Telemetry) Bucket(b objstore.Bucket) objstore.Bucket {
 	if !t.measuring && !t.tracing {
 		return b
 	}
+	for _, op := range []string{opGet, opPut} {
+		for _, outcome := range []string{"error", "full"} {
+			t.metrics.storeRequests.Add(context.Background(), 0, by("operation", op, "outcome", outcome)) // so that the first is an increase
+		}
+	}
 	return &bucket{t: t, next: b}
 }
 
