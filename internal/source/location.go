@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/shardpress/shardpress/internal/task"
@@ -25,6 +26,20 @@ func File(path string) string {
 
 // Store is the location of a checkpoint in the store, below the store's own prefix.
 func Store(prefix string) string { return schemeStore + strings.Trim(prefix, "/") }
+
+// Uploaded is the location of a checkpoint that shard.Upload put into the store.
+func Uploaded(id string) string { return Store(shard.UploadedPrefix(id)) }
+
+// uploadID is the ID of an uploaded checkpoint, "" for another location.
+func uploadID(location string) string {
+	m := uploadLocation.FindStringSubmatch(location)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
+var uploadLocation = regexp.MustCompile(`^store:sources/([0-9a-f]{64})$`)
 
 // Of is the location of an opened checkpoint as workers are to open it: of what was found, so that a branch of the hub is a commit.
 func Of(ck *shard.Checkpoint) string {

@@ -17,6 +17,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
@@ -31,7 +32,13 @@ type Opener struct {
 	Dirs []string
 	// AnyDir allows every file location: the opener and whoever names locations are one user's.
 	AnyDir bool
+
+	mu       sync.Mutex
+	uploaded map[string]*shard.Uploaded // by ID: documents do not change, and each task reads one
 }
+
+// maxUploaded bounds the documents that are kept, which may have some MiB each.
+const maxUploaded = 4
 
 // Open reads the headers of a checkpoint.
 func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, error) {
@@ -45,6 +52,12 @@ func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, 
 			return nil, err
 		}
 		return shard.Open(ctx, path, shard.OpenOptions{})
+	case uploadID(location) != "":
+		u, err := o.readUploaded(ctx, location, true)
+		if err != nil {
+			return nil, err
+		}
+		return u.Open(ctx)
 	case strings.HasPrefix(location, schemeStore):
 		b, file, err := o.inStore(location)
 		if err != nil {
@@ -69,6 +82,12 @@ func (o *Opener) Source(ctx context.Context, location string, files []shard.File
 			}
 		}
 		return shard.OpenSource(ctx, dir, files)
+	case uploadID(location) != "":
+		u, err := o.readUploaded(ctx, location, false)
+		if err != nil {
+			return nil, err
+		}
+		return u.Source(ctx, files)
 	case strings.HasPrefix(location, schemeStore):
 		b, _, err := o.inStore(location)
 		if err != nil {
@@ -81,6 +100,32 @@ func (o *Opener) Source(ctx context.Context, location string, files []shard.File
 
 func unknown(location string) error {
 	return fmt.Errorf("source location %q: %w: want file:///directory, store:prefix or hf://owner/name@revision", location, task.ErrInvalid)
+}
+
+// readUploaded gives the document of an uploaded checkpoint. One that was uploaded again, because something was damaged, may have another
+// document: whoever plans reads it anew.
+func (o *Opener) readUploaded(ctx context.Context, location string, anew bool) (*shard.Uploaded, error) {
+	if o.Store == nil {
+		return nil, fmt.Errorf("source location %q: %w: there is no store here", location, task.ErrInvalid)
+	}
+	id := uploadID(location)
+	o.mu.Lock()
+	u := o.uploaded[id]
+	o.mu.Unlock()
+	if u != nil && !anew {
+		return u, nil
+	}
+	u, err := shard.ReadUploaded(ctx, o.Store, id)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.uploaded == nil || len(o.uploaded) >= maxUploaded {
+		o.uploaded = map[string]*shard.Uploaded{}
+	}
+	o.uploaded[id] = u
+	return u, nil
 }
 
 // inStore gives the part of the store that holds a checkpoint, and the name of its weight file if the location ends in one.

@@ -25,6 +25,10 @@ func TestLocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer local.Close()
+	id, err := shard.Upload(t.Context(), local, store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	one := "model-1.safetensors"
 	for _, c := range []struct {
 		name, location, of string
@@ -36,6 +40,7 @@ func TestLocations(t *testing.T) {
 		{"the allowed directory itself", source.File(dir), source.File(dir), &source.Opener{Dirs: []string{dir}}, 2},
 		{"one file", source.File(filepath.Join(dir, one)), source.File(dir), &source.Opener{Dirs: []string{dir}}, 1},
 		{"the store", source.Store("models/tiny/"), "store:models/tiny", &source.Opener{Store: store}, 2},
+		{"uploaded", source.Uploaded(id), "store:sources/" + id, &source.Opener{Store: store}, 2},
 		{"one file of the store", source.Store("models/tiny/" + one), "store:models/tiny", &source.Opener{Store: store}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,6 +106,8 @@ func TestLocationsThatAreRefused(t *testing.T) {
 	}{
 		{"no directories", source.File(dir), files, &source.Opener{}, task.ErrInvalid},
 		{"no store", "store:models/tiny", files, &source.Opener{}, task.ErrInvalid},
+		{"no store to upload to", source.Uploaded(strings.Repeat("0", 64)), files, &source.Opener{}, task.ErrInvalid},
+		{"nothing was uploaded", source.Uploaded(strings.Repeat("0", 64)), files, shared, shard.ErrMissing},
 		{"another directory", source.File(outside), files, shared, task.ErrInvalid},
 		{"up and out", "file://" + dir + "/../../" + filepath.Base(outside), files, shared, nil},
 		{"a link out", source.File(link), files, shared, task.ErrInvalid},
