@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,29 +58,36 @@ func (b *Bucket) classify(err error, x *exchange) error {
 		return errNoCredentials
 	}
 	var resp minio.ErrorResponse
-	if errors.As(err, &resp) && x.status != 0 {
-		code := resp.Code
-		if strings.ContainsFunc(code, unicode.IsSpace) { // the status line, for want of a code
-			code = ""
+	errors.As(err, &resp)
+	switch {
+	case x.status >= http.StatusBadRequest:
+		// To a HEAD there is no document, and minio-go guesses the code.
+		c := cmp.Or(x.refusal.Code, resp.Code)
+		if strings.ContainsFunc(c, unicode.IsSpace) { // the status line, for want of a code
+			c = ""
 		}
-		f := &failure{status: x.status, code: b.quote(code), message: b.quote(resp.Message), region: b.quote(resp.Region), date: x.date}
-		f.passes = passing(f.status, f.code)
-		f.expired = f.code == "ExpiredToken" || f.code == "ExpiredTokenException"
-		return f
+		return b.refused(x, c, x.refusal.Message, x.refusal.Region)
+	case x.status != 0 && resp.Code != "" && resp.RequestID != "minio": // an error within a good answer, and not of minio-go's own
+		return b.refused(x, resp.Code, resp.Message, resp.Region)
+	case x.status >= http.StatusMultipleChoices:
+		return b.refused(x, "", resp.Message, resp.Region)
+	case x.status != 0: // a good answer that was cut off, or is not S3's
+		return &failure{message: "answer of the server could not be read: " + b.quote(err.Error()), passes: true}
 	}
-	if x.status != 0 && x.status < http.StatusMultipleChoices {
-		// A good answer that could not be read: cut off, or not S3's.
-		return &failure{message: "answer of the server could not be read: " + b.quote(err.Error()), passes: true, cause: plain(x.err)}
-	}
-	if x.status != 0 {
-		return &failure{status: x.status, message: b.quote(err.Error()), passes: passing(x.status, "")}
-	}
-	cause := x.err
-	if cause == nil {
-		cause = err
+	cause := err
+	if x.err != nil {
+		cause = x.err
 	}
 	cause = plain(cause)
 	return &failure{message: b.quote(cause.Error()), cause: cause, passes: !hopeless(cause)}
+}
+
+// refused makes a failure of what a server said.
+func (b *Bucket) refused(x *exchange, code, message, region string) *failure {
+	f := &failure{status: x.status, code: b.quote(code), message: b.quote(message), region: b.quote(region), date: x.date}
+	f.passes = passing(f.status, f.code)
+	f.expired = f.code == "ExpiredToken" || f.code == "ExpiredTokenException"
+	return f
 }
 
 // plain is an error of the transport without the URL that net/http puts around it.

@@ -124,10 +124,8 @@ func (r *body) request(n int64) error {
 		opts.Set("If-Match", `"`+r.etag+`"`)
 	}
 	return r.b.do(r.ctx, func(ctx context.Context, x *exchange) error {
-		ctx, cancel := context.WithCancel(ctx)
 		rc, info, header, err := r.b.core.GetObject(ctx, r.b.bucket, r.name, opts)
 		if err != nil {
-			cancel()
 			return err
 		}
 		end, err := r.extent(n, x.status, info.Size, header)
@@ -137,13 +135,13 @@ func (r *body) request(n int64) error {
 			err = &failure{status: http.StatusPreconditionFailed, code: "PreconditionFailed"}
 		}
 		if err != nil {
-			cancel()
 			rc.Close()
 			return err
 		}
 		r.b.saw()
-		r.rc, r.cancel, r.end, r.etag = rc, cancel, end, info.ETag
-		r.idle = time.AfterFunc(r.b.o.Stall, cancel)
+		x.keep = true
+		r.rc, r.cancel, r.end, r.etag = rc, x.cancel, end, info.ETag
+		r.idle = time.AfterFunc(r.b.o.Stall, x.cancel)
 		r.idle.Stop()
 		return nil
 	})

@@ -15,7 +15,10 @@ import (
 
 // abortTimeout bounds the clearing up after an upload that failed. What is left then
 // is for SweepUploads.
-const abortTimeout = 30 * time.Second
+const (
+	abortTimeout = 30 * time.Second
+	maxAborts    = 3
+)
 
 // multipart is a multipart upload under way.
 type multipart struct {
@@ -210,12 +213,19 @@ func (u *upload) end() {
 	}
 }
 
-// abort removes the parts, also when the upload was cancelled.
+// abort removes the parts, also when the upload was cancelled. It asks until the server
+// does not know the upload any more: a part whose request was given up may still be
+// stored after the first abort.
 func (m *multipart) abort(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	//nolint:errcheck // the upload's own error is the one to tell; SweepUploads does what is left
-	_ = m.b.do(ctx, func(ctx context.Context, _ *exchange) error {
-		return m.b.core.AbortMultipartUpload(ctx, m.b.bucket, m.name, m.id)
-	})
+	for try := range maxAborts {
+		err := m.b.do(ctx, func(ctx context.Context, _ *exchange) error {
+			return m.b.core.AbortMultipartUpload(ctx, m.b.bucket, m.name, m.id)
+		})
+		// The upload's own error is the one to tell; SweepUploads does what is left.
+		if err != nil || m.b.pause(ctx, try, 0) != nil {
+			return
+		}
+	}
 }

@@ -17,8 +17,12 @@ const (
 // fails for a reason that may pass. What it returns is for explain.
 func (b *Bucket) do(ctx context.Context, op func(ctx context.Context, x *exchange) error) error {
 	for try := 0; ; try++ {
-		x := &exchange{}
-		err := op(withExchange(ctx, x), x)
+		octx, cancel := context.WithCancel(ctx)
+		x := &exchange{cancel: cancel}
+		err := op(withExchange(octx, x), x)
+		if !x.keep {
+			cancel()
+		}
 		if err == nil {
 			return nil
 		}

@@ -1,11 +1,14 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -79,8 +82,22 @@ type exchange struct {
 	status     int           // 0: there was no answer
 	date       time.Time     // by the server's clock; zero if it did not say
 	retryAfter time.Duration // that the server asked for
+	refusal    refusal       // of a status that is an error
 	err        error         // why there was no answer
+
+	// cancel ends the operation's context. It is called when a request failed for a reason
+	// that may pass, because minio-go then waits before it gives up.
+	cancel context.CancelFunc
+	keep   bool // the context lives on, with the body of an answer
 }
+
+// refusal is the document that S3 sends with an error.
+type refusal struct {
+	Code, Message, Region string
+}
+
+// maxRefusal bounds it.
+const maxRefusal = 64 << 10
 
 type exchangeKey struct{}
 
@@ -108,14 +125,36 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	slow := err == nil && (resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests)
 	r.limit.release(epoch, err == nil && resp.StatusCode < http.StatusInternalServerError, slow)
 	if x, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
-		*x = exchange{err: err}
-		if err == nil {
-			x.status = resp.StatusCode
-			x.date, _ = http.ParseTime(resp.Header.Get("Date")) //nolint:errcheck // zero says that there is none
-			x.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
-		}
+		x.record(resp, err)
 	}
 	return resp, err
+}
+
+// record remembers an answer. It replaces the body of an error by what it has read of it.
+func (x *exchange) record(resp *http.Response, err error) {
+	*x = exchange{err: err, cancel: x.cancel}
+	if err != nil {
+		x.cancel()
+		return
+	}
+	x.status = resp.StatusCode
+	x.date, _ = http.ParseTime(resp.Header.Get("Date")) //nolint:errcheck // zero says that there is none
+	x.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
+	if x.status < http.StatusBadRequest {
+		return
+	}
+	doc, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) //nolint:errcheck // the status says enough
+	resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(doc))
+	if err := xml.Unmarshal(doc, &x.refusal); err != nil {
+		x.refusal = refusal{}
+	}
+	if x.refusal.Region == "" {
+		x.refusal.Region = resp.Header.Get("X-Amz-Bucket-Region")
+	}
+	if passing(x.status, x.refusal.Code) {
+		x.cancel()
+	}
 }
 
 // maxRetryAfter bounds what a server can make us wait.

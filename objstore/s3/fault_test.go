@@ -1,0 +1,564 @@
+package s3_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/shardpress/shardpress/internal/faultproxy"
+	"github.com/shardpress/shardpress/internal/s3test"
+	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/objstore/s3"
+)
+
+// at calls do once, when so many bytes have been read.
+type at struct {
+	r  io.Reader
+	n  int
+	do func()
+}
+
+func (a *at) Read(p []byte) (int, error) {
+	if a.n == 0 && a.do != nil {
+		a.do()
+		a.do = nil
+	}
+	if a.do != nil {
+		p = p[:min(len(p), a.n)]
+	}
+	k, err := a.r.Read(p)
+	if a.do != nil {
+		a.n -= k
+	}
+	return k, err
+}
+
+// small asks for parts of the least size.
+func small(server *s3test.Server) s3.Options {
+	o := server.Options()
+	o.PartSize, o.UploadThreads = 5*mib, 2
+	return o
+}
+
+// The server is killed in the middle and comes back: it costs time.
+func TestServerRestarts(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	b := open(t, small(server))
+	data := noise(1, 24*mib)
+	back := make(chan struct{})
+	restart := func() {
+		server.Kill()
+		go func() {
+			server.Restart()
+			back <- struct{}{}
+		}()
+	}
+	info, err := b.Put(t.Context(), "a", &at{r: bytes.NewReader(data), n: 12 * mib, do: restart}, -1, objstore.PutOptions{})
+	<-back
+	if err != nil || info.Size != int64(len(data)) {
+		t.Fatalf("Put: %+v, %v", info, err)
+	}
+	same(t, b, "a", data)
+	r, err := b.Get(t.Context(), "a", 5, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(&at{r: r, n: 3 * mib, do: restart})
+	<-back
+	if err != nil || !bytes.Equal(got, data[5:]) {
+		t.Errorf("Get: %d bytes, %v", len(got), err)
+	}
+	r.Close()
+	restart()
+	if _, err := b.Put(t.Context(), "c", strings.NewReader("x"), 1, objstore.PutOptions{IfAbsent: true}); err != nil {
+		t.Errorf("Put if absent: %v", err)
+	}
+	<-back
+	noUploads(t, b)
+}
+
+// The server is killed and does not come back: an error, and later nothing that could be
+// taken for an object.
+func TestServerDies(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	o := small(server)
+	o.Retries = 1
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	mustPut(t, b, "old", []byte("as it was"))
+	data := noise(1, 12*mib)
+	mustPut(t, b, "large", data)
+	r, err := b.Get(t.Context(), "large", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	io.CopyN(io.Discard, r, 1000)
+	_, perr := b.Put(t.Context(), "old", &at{r: bytes.NewReader(data), n: 11 * mib, do: server.Kill}, -1, objstore.PutOptions{})
+	_, rerr := io.Copy(io.Discard, r)
+	_, serr := b.Stat(t.Context(), "old")
+	_, gerr := b.Get(t.Context(), "old", 0, -1)
+	derr := b.Delete(t.Context(), "old")
+	var lerr error
+	for _, err := range b.List(t.Context(), "") {
+		lerr = err
+	}
+	for op, err := range map[string]error{"Put": perr, "Read": rerr, "Stat": serr, "Get": gerr, "Delete": derr, "List": lerr} {
+		if err == nil || errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrRoot) || errors.Is(err, context.Canceled) {
+			t.Errorf("%s from a dead server: %v", op, err)
+		}
+	}
+	server.Restart()
+	same(t, b, "old", []byte("as it was"))
+	if n, err := b.SweepUploads(t.Context(), time.Hour); n != 0 || err != nil {
+		t.Errorf("young uploads swept: %d, %v", n, err)
+	}
+	if n, err := b.SweepUploads(t.Context(), -time.Hour); n != 1 || err != nil {
+		t.Errorf("swept %d uploads, want the one that was cut, %v", n, err)
+	}
+	noUploads(t, b)
+	// What another store has under way is its own.
+	other := server.Open(t)
+	noUploads(t, other)
+}
+
+func TestLatency(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewTCP(t, server.Addr())
+	o := small(server)
+	o.Endpoint = "http://" + proxy.Addr()
+	b := open(t, o)
+	proxy.SetLatency(100 * time.Millisecond) // 200 ms there and back
+	start := time.Now()
+	data := noise(1, 1000)
+	if _, err := b.Put(t.Context(), "a", bytes.NewReader(data), 1000, objstore.PutOptions{IfAbsent: true}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, b, "a", data)
+	if took := time.Since(start); took < 400*time.Millisecond || took > 5*time.Second {
+		t.Errorf("a Put and a Get took %s: each should be one round trip", took)
+	}
+	// Parts are on their way together.
+	large := noise(2, 12*mib)
+	if _, err := b.Put(t.Context(), "b", bytes.NewReader(large), -1, objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, b, "b", large)
+}
+
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewTCP(t, server.Addr())
+	o := small(server)
+	o.Endpoint = "http://" + proxy.Addr()
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	for _, size := range []int{4 * mib, 14 * mib} { // one PUT, and parts
+		data := noise(uint64(size), size)
+		for _, up := range []int64{100, 3 * mib, int64(size)} {
+			proxy.Cut(up, -1)
+			_, err := b.Put(t.Context(), "a", bytes.NewReader(data), -1, objstore.PutOptions{})
+			if err != nil {
+				t.Fatalf("Put of %d bytes cut after %d: %v", size, up, err)
+			}
+			<-proxy.Cuts()
+			same(t, b, "a", data)
+		}
+		for _, down := range []int64{50, 2 * mib, int64(size)} {
+			proxy.Cut(-1, down)
+			same(t, b, "a", data)
+			<-proxy.Cuts()
+		}
+	}
+	noUploads(t, b)
+}
+
+// Overwritten between a connection that broke and the next one: the read fails.
+func TestOverwrittenWhileResumed(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewHTTP(t, server.Endpoint())
+	o := server.Options()
+	direct := open(t, o)
+	o.Endpoint = proxy.URL()
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	old := noise(1, 4*mib)
+	for _, test := range []struct {
+		name string
+		do   func()
+		want error
+	}{
+		{"overwritten", func() { mustPut(t, direct, "a", noise(2, 4*mib)) }, objstore.ErrChanged},
+		{"overwritten by less", func() { mustPut(t, direct, "a", noise(2, 100)) }, objstore.ErrChanged},
+		{"deleted", func() { direct.Delete(t.Context(), "a") }, objstore.ErrNotExist},
+		{"overwritten by the same", func() { mustPut(t, direct, "a", old) }, nil},
+	} {
+		info := mustPut(t, direct, "a", old)
+		first := true
+		proxy.Set(func(*http.Request) (f faultproxy.Fault) {
+			if first {
+				f.Truncate = mib
+			}
+			first = false
+			return f
+		})
+		r, err := b.GetIf(t.Context(), "a", info.Version, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.do()
+		got, err := io.ReadAll(r)
+		if !errors.Is(err, test.want) || !bytes.Equal(got, old[:len(got)]) || test.want == nil && len(got) != len(old) {
+			t.Errorf("%s: %d bytes, %v, want %v", test.name, len(got), err, test.want)
+		}
+		r.Close()
+	}
+}
+
+// Bodies that end early are never taken for short objects.
+func TestTruncatedBodies(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewHTTP(t, server.Endpoint())
+	o := server.Options()
+	o.Endpoint, o.Retries = proxy.URL(), 3
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	data := noise(1, mib)
+	mustPut(t, b, "a", data)
+	// Every answer is cut, but each brings some more.
+	proxy.Set(func(*http.Request) faultproxy.Fault { return faultproxy.Fault{Truncate: 100_000} })
+	before := proxy.Requests()
+	same(t, b, "a", data)
+	if n := proxy.Requests() - before; n < 10 {
+		t.Errorf("%d requests for 11 pieces", n)
+	}
+	r, err := b.Get(t.Context(), "a", 300_000, 250_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data[300_000:550_000]) {
+		t.Errorf("range: %d bytes, %v", len(got), err)
+	}
+	// Nothing comes any more: an error, after a bounded number of tries.
+	var broken atomic.Bool
+	proxy.Set(func(*http.Request) faultproxy.Fault {
+		if broken.Swap(true) {
+			return faultproxy.Fault{Break: true}
+		}
+		return faultproxy.Fault{Truncate: 100_000}
+	})
+	got, err := objstore.ReadAll(t.Context(), b, "a", mib)
+	if err == nil || errors.Is(err, context.Canceled) || got != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// count is a fault for the first n requests that a filter lets through.
+func count(n int, only func(*http.Request) bool, f faultproxy.Fault) func(*http.Request) faultproxy.Fault {
+	return func(r *http.Request) faultproxy.Fault {
+		if n == 0 || only != nil && !only(r) {
+			return faultproxy.Fault{}
+		}
+		n--
+		return f
+	}
+}
+
+func method(m string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return r.Method == m }
+}
+
+func TestErrorsThatPass(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	tiny, large := noise(1, 1000), noise(2, 12*mib)
+	for _, f := range []faultproxy.Fault{
+		{Status: 500, Code: "InternalError"},
+		{Status: 503, Code: "SlowDown"},
+		{Status: 502},
+		{Status: 429, Code: "TooManyRequests"},
+		{Status: 408},
+		{Break: true},
+		{After: true},
+		{After: true, Status: 500, Code: "InternalError"},
+		{After: true, Status: 504},
+	} {
+		t.Run(fmt.Sprintf("%d%s%v", f.Status, f.Code, f.After), func(t *testing.T) {
+			t.Parallel()
+			proxy := faultproxy.NewHTTP(t, server.Endpoint())
+			o := small(server)
+			o.Endpoint = proxy.URL()
+			b := open(t, o)
+			b.SetPause(time.Millisecond)
+			// Twice in everything.
+			proxy.Set(count(2, method(http.MethodPut), f))
+			info, err := b.Put(t.Context(), "once", bytes.NewReader(tiny), -1, objstore.PutOptions{IfAbsent: true})
+			if err != nil {
+				t.Errorf("Put if absent: %v", err)
+			}
+			if stat, err := b.Stat(t.Context(), "once"); err != nil || stat.Version != info.Version {
+				t.Errorf("Put told %+v, Stat %+v, %v", info, stat, err)
+			}
+			proxy.Set(count(2, method(http.MethodPut), f))
+			if _, err := b.Put(t.Context(), "once", bytes.NewReader(tiny), -1, objstore.PutOptions{IfAbsent: true}); !errors.Is(err, objstore.ErrExist) {
+				t.Errorf("second Put if absent: %v", err)
+			}
+			// The beginning, a part, and the end of an upload.
+			first := map[string]bool{}
+			proxy.Set(func(r *http.Request) faultproxy.Fault {
+				for _, q := range []string{"uploads", "partNumber", "uploadId"} {
+					if r.Method != http.MethodDelete && r.URL.Query().Has(q) && !first[q] {
+						first[q] = true
+						return f
+					}
+				}
+				return faultproxy.Fault{}
+			})
+			if _, err := b.Put(t.Context(), "large", bytes.NewReader(large), -1, objstore.PutOptions{}); err != nil || len(first) != 3 {
+				t.Errorf("Put of parts: %v, faults in %v", err, first)
+			}
+			proxy.Set(count(2, method(http.MethodGet), f))
+			same(t, b, "large", large)
+			proxy.Set(count(2, method(http.MethodGet), f))
+			if got := keys(t, b); len(got) != 2 {
+				t.Errorf("List gives %q", got)
+			}
+			proxy.Set(count(2, nil, f))
+			if _, err := b.Copy(t.Context(), "copy", b, "large"); err != nil {
+				t.Errorf("Copy: %v", err)
+			}
+			proxy.Set(count(1, nil, f))
+			if err := b.Delete(t.Context(), "copy"); err != nil {
+				t.Errorf("Delete: %v", err)
+			}
+			if _, err := b.Stat(t.Context(), "copy"); !errors.Is(err, objstore.ErrNotExist) {
+				t.Errorf("Stat after Delete: %v", err)
+			}
+		})
+	}
+}
+
+// What lasts ends in an error, after a bounded number of requests.
+func TestErrorsThatLast(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewHTTP(t, server.Endpoint())
+	o := server.Options()
+	o.Endpoint, o.Retries = proxy.URL(), 2
+	b := open(t, o)
+	b.SetPause(time.Microsecond)
+	mustPut(t, b, "old", []byte("as it was"))
+	any := errors.New("any, but no sentinel")
+	for _, test := range []struct {
+		fault         faultproxy.Fault
+		write, read   error
+		text          string
+		requestsAMost int
+	}{
+		{faultproxy.Fault{Status: 500, Code: "InternalError", Message: "we are sorry"}, any, any, "we are sorry", 3},
+		{faultproxy.Fault{Status: 503, Code: "SlowDown"}, any, any, "SlowDown", 3},
+		{faultproxy.Fault{Status: 507, Code: "Whatever"}, objstore.ErrFull, objstore.ErrFull, "free space", 1},
+		{faultproxy.Fault{Status: 403, Code: "QuotaExceeded"}, objstore.ErrFull, objstore.ErrFull, "quota", 1},
+		{faultproxy.Fault{Status: 507, Code: "XMinioStorageFull"}, objstore.ErrFull, objstore.ErrFull, "", 1},
+		{faultproxy.Fault{Status: 409, Code: "InsufficientCapacity"}, objstore.ErrFull, objstore.ErrFull, "", 1},
+		{faultproxy.Fault{Status: 403, Code: "AccessDenied"}, objstore.ErrReadOnly, objstore.ErrRoot, "policy", 1},
+		{faultproxy.Fault{Status: 405, Code: "MethodNotAllowed"}, objstore.ErrReadOnly, any, "", 1},
+		{faultproxy.Fault{Status: 404, Code: "NoSuchBucket"}, objstore.ErrRoot, objstore.ErrRoot, "doctor --create", 1},
+		{faultproxy.Fault{Status: 403, Code: "SignatureDoesNotMatch"}, objstore.ErrRoot, objstore.ErrRoot, "AWS_SECRET_ACCESS_KEY", 1},
+		{faultproxy.Fault{Status: 403, Code: "InvalidAccessKeyId"}, objstore.ErrRoot, objstore.ErrRoot, "AWS_ACCESS_KEY_ID", 1},
+		{faultproxy.Fault{Status: 403, Code: "RequestTimeTooSkewed", Header: http.Header{"Date": {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}}}, objstore.ErrRoot, objstore.ErrRoot, "behind the server's", 1},
+		{faultproxy.Fault{Status: 400, Code: "ExpiredToken"}, objstore.ErrRoot, objstore.ErrRoot, "credentials", 3},
+		{faultproxy.Fault{Status: 301, Code: "PermanentRedirect"}, objstore.ErrRoot, objstore.ErrRoot, "region", 1},
+		{faultproxy.Fault{Status: 400, Code: "EntityTooLarge"}, any, any, "so large", 1},
+		{faultproxy.Fault{Status: 400, Code: "KeyTooLongError"}, objstore.ErrKey, objstore.ErrKey, "", 1},
+		{faultproxy.Fault{Status: 418, Code: "\x1b[31mStrange", Message: "many\nlines\x00" + strings.Repeat("long ", 1000)}, any, any, "418", 1},
+	} {
+		proxy.Set(func(*http.Request) faultproxy.Fault { return test.fault })
+		before := proxy.Requests()
+		_, perr := b.Put(t.Context(), "new", strings.NewReader("x"), 1, objstore.PutOptions{})
+		if n := proxy.Requests() - before; n > test.requestsAMost && !strings.Contains(perr.Error(), "InternalError") {
+			t.Errorf("%s: Put made %d requests, want at most %d", test.fault.Code, n, test.requestsAMost)
+		}
+		_, aerr := b.Put(t.Context(), "new", strings.NewReader("x"), 1, objstore.PutOptions{IfAbsent: true})
+		derr := b.Delete(t.Context(), "old")
+		_, gerr := objstore.ReadAll(t.Context(), b, "old", 100)
+		var lerr error
+		for _, err := range b.List(t.Context(), "") {
+			lerr = err
+		}
+		for op, err := range map[string]error{"Put new": perr, "Put new if absent": aerr, "Delete old": derr, "Get old": gerr, "List ": lerr} {
+			want := test.write
+			if op[0] == 'G' || op[0] == 'L' {
+				want = test.read
+			}
+			switch {
+			case err == nil:
+				t.Errorf("%s: %s succeeded", test.fault.Code, op)
+				continue
+			case want == any:
+				for _, sentinel := range []error{objstore.ErrNotExist, objstore.ErrExist, objstore.ErrFull, objstore.ErrKey, objstore.ErrReadOnly, objstore.ErrRoot, objstore.ErrChanged} {
+					if errors.Is(err, sentinel) {
+						t.Errorf("%s: %s: %v", test.fault.Code, op, err)
+					}
+				}
+			case !errors.Is(err, want):
+				t.Errorf("%s: %s: %v, want %v", test.fault.Code, op, err, want)
+			}
+			text := err.Error()
+			if !strings.Contains(text, test.text) || !strings.HasPrefix(strings.ToLower(text), strings.Fields(strings.ToLower(op))[0]) ||
+				len(text) > 1000 || strings.ContainsAny(text, "\n\x00\x1b") {
+				t.Errorf("%s: %s says %q", test.fault.Code, op, text)
+			}
+		}
+	}
+	proxy.Set(nil)
+	if got := keys(t, b); len(got) != 1 || got[0] != "old" {
+		t.Errorf("listing has %q after failed operations", got)
+	}
+}
+
+// A server that asks for it gets fewer requests at once.
+func TestSlowDown(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewHTTP(t, server.Endpoint())
+	o := server.Options()
+	o.Endpoint, o.MaxConcurrency = proxy.URL(), 32
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	if b.Limit() != 32 {
+		t.Fatalf("limit %d", b.Limit())
+	}
+	proxy.Set(count(4, nil, faultproxy.Fault{Status: 503, Code: "SlowDown"}))
+	mustPut(t, b, "a", []byte("x"))
+	if n := b.Limit(); n > 4 {
+		t.Errorf("limit %d after asking four times to slow down", n)
+	}
+	for range 100 {
+		same(t, b, "a", []byte("x"))
+	}
+	if n := b.Limit(); n < 10 {
+		t.Errorf("limit %d after 100 good requests", n)
+	}
+}
+
+// Of many who put at once, through connections that lose every other answer, one wins,
+// and knows it.
+func TestIfAbsentRaceWithLostAnswers(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewHTTP(t, server.Endpoint())
+	o := server.Options()
+	o.Endpoint = proxy.URL()
+	b := open(t, o)
+	b.SetPause(time.Millisecond)
+	n := 0
+	proxy.Set(func(r *http.Request) (f faultproxy.Fault) {
+		if r.Method == http.MethodPut {
+			n++
+			f.After = n%2 == 0
+		}
+		return f
+	})
+	for round := range 5 {
+		key := fmt.Sprintf("r/%d", round)
+		var wg sync.WaitGroup
+		var won atomic.Int64
+		for i := range 16 {
+			wg.Go(func() {
+				data := noise(uint64(i), 100+i)
+				_, err := b.Put(t.Context(), key, bytes.NewReader(data), -1, objstore.PutOptions{IfAbsent: true})
+				switch {
+				case err == nil:
+					won.Add(1)
+					same(t, b, key, data)
+				case !errors.Is(err, objstore.ErrExist):
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Errorf("round %d: %d winners", round, won.Load())
+		}
+	}
+}
+
+// A connection that falls silent is given up.
+func TestStall(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	proxy := faultproxy.NewTCP(t, server.Addr())
+	o := server.Options()
+	data := noise(1, 12*mib)
+	mustPut(t, open(t, o), "a", data)
+	requests := make(chan struct{}, 100)
+	o.Endpoint = "http://" + proxy.Addr()
+	o.Stall = 50 * time.Millisecond
+	o.Transport = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			requests <- struct{}{}
+			return next.RoundTrip(r)
+		})
+	}
+	b := open(t, o)
+	<-requests
+	r, err := b.Get(t.Context(), "a", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	<-requests
+	go func() {
+		<-requests // the second: the first was given up
+		proxy.Resume()
+	}()
+	got, err := io.ReadAll(&at{r: r, n: mib, do: proxy.Stall})
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestCancelInTheMiddle(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	b := open(t, small(server))
+	mustPut(t, b, "old", []byte("as it was"))
+	for _, key := range []string{"old", "new"} {
+		for _, n := range []int{100, 6 * mib, 18 * mib} {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := b.Put(ctx, key, &at{r: bytes.NewReader(make([]byte, 20*mib)), n: n, do: cancel}, -1, objstore.PutOptions{})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled after %d bytes: %v", n, err)
+			}
+			cancel()
+		}
+	}
+	same(t, b, "old", []byte("as it was"))
+	if got := keys(t, b); len(got) != 1 {
+		t.Errorf("listing has %q", got)
+	}
+	// A part that arrived whole as it was given up may come to lie there after all.
+	if _, err := b.SweepUploads(t.Context(), -time.Hour); err != nil {
+		t.Error(err)
+	}
+	noUploads(t, b)
+}
