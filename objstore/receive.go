@@ -30,18 +30,35 @@ const (
 	minRead = 512
 )
 
-// buffers lends buffers of bufferSize bytes.
-type buffers struct{ pool sync.Pool }
+// keptBuffers is how many large buffers a store holds on to.
+const keptBuffers = 4
+
+// buffers lends buffers of bufferSize bytes. It is no sync.Pool, which has one for
+// each processor beside those in use, depending on who runs where.
+type buffers struct {
+	mu   sync.Mutex
+	free []*[]byte
+}
 
 func (b *buffers) get() *[]byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if last := len(b.free) - 1; last >= 0 {
+		p := b.free[last]
+		b.free = b.free[:last]
 		return p
 	}
 	p := make([]byte, bufferSize)
 	return &p
 }
 
-func (b *buffers) put(p *[]byte) { b.pool.Put(p) }
+func (b *buffers) put(p *[]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.free) < keptBuffers {
+		b.free = append(b.free, p)
+	}
+}
 
 // sink hashes what passes through it on its way to w. It gathers small writes,
 // lets large ones through without copying them, and remembers its first error,
