@@ -34,13 +34,30 @@ type Plan struct {
 
 // Unit is one weight file of the result and the task that makes it.
 type Unit struct {
-	ID     task.ID
-	File   string
-	Block  int // decoder block, -1 for what lies outside the blocks
-	Spec   []byte
-	Params *operation.EncodeParams
+	ID    task.ID
+	File  string
+	Block int // decoder block, -1 for what lies outside the blocks
+	Spec  []byte
+	// Layout holds the totals only; Work tells the rest.
 	Layout *operation.Layout
 	Files  []task.File // where the spec's inputs are found, in their order
+	report unitReport
+}
+
+// Work works out from the spec, as whoever does the task, what is read and written
+// in detail. A plan does not hold on to it: all of it together is several times the
+// specs, and a run needs little of it at a time.
+func (u *Unit) Work() (*operation.EncodeParams, *operation.Layout, error) {
+	spec, err := task.ParseSpec(u.ID, u.Spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	params, err := operation.ParseEncodeParams(spec.Params)
+	if err != nil {
+		return nil, nil, err
+	}
+	layout, err := params.Layout()
+	return params, layout, err
 }
 
 // PlanOptions are what a plan needs besides the manifest and the recipe.
@@ -264,7 +281,7 @@ func (pl *planner) add(pieces []piece) error {
 	params := &operation.EncodeParams{Tensors: []shard.Tensor{}, Linears: []shard.Linear{}}
 	tensors, files := map[string]bool{}, map[int]int{}
 	var inputs []task.Input
-	unit := Unit{Block: pieces[0].block, Params: params}
+	unit := Unit{Block: pieces[0].block}
 	for _, pc := range pieces {
 		for _, name := range pc.tensors {
 			if tensors[name] {
@@ -339,6 +356,8 @@ func (pl *planner) finish() error {
 				total += n
 			}
 		}
+		u.report = newUnitReport(u.Layout)
+		u.Layout = u.Layout.Totals()
 	}
 	if len(p.Units) > 1 {
 		var err error

@@ -168,8 +168,12 @@ func TestPlanCutsWhatIsLarge(t *testing.T) {
 		t.Fatalf("%d units, want embedding, head, norm and two blocks", len(p.Units))
 	}
 	for _, u := range p.Units {
-		if u.Layout.SourceBytes > maxUnit && len(u.Layout.Items) > 1 {
-			t.Errorf("%s reads %d bytes in %d items", u.File, u.Layout.SourceBytes, len(u.Layout.Items))
+		_, layout, err := u.Work()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Layout.SourceBytes > maxUnit && len(layout.Items) > 1 {
+			t.Errorf("%s reads %d bytes in %d items", u.File, u.Layout.SourceBytes, len(layout.Items))
 		}
 		if u.Layout.Memory > 64<<20 {
 			t.Errorf("%s needs %d bytes of memory: tensors do not stream", u.File, u.Layout.Memory)
@@ -186,8 +190,12 @@ func TestPlanCutsWhatIsLarge(t *testing.T) {
 	}
 	var total int64
 	for _, u := range p.Units {
-		total += u.Layout.File.Data
-		for _, tensor := range u.Layout.File.Tensors {
+		_, layout, err := u.Work()
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += layout.File.Data
+		for _, tensor := range layout.File.Tensors {
 			if index.Map[tensor.Name] != u.File {
 				t.Errorf("index has %s in %q, it is in %s", tensor.Name, index.Map[tensor.Name], u.File)
 			}

@@ -66,6 +66,39 @@ type ReportLinear struct {
 	SNR           *float64 `json:"snr_db"`
 }
 
+// unitReport is what the report will say of a unit, without the errors.
+type unitReport struct {
+	linears                           []ReportLinear
+	bits, encodedBits, encodedWeights int64
+}
+
+func newUnitReport(l *operation.Layout) unitReport {
+	var u unitReport
+	n := 0
+	for _, it := range l.Items {
+		n += len(it.Encoded)
+	}
+	u.linears = make([]ReportLinear, 0, n)
+	for _, it := range l.Items {
+		for _, t := range it.Tensors {
+			n, _ := t.Bytes() // laid out already
+			u.bits += 8 * n
+		}
+		for _, x := range it.Encoded {
+			n := x.Linear.Rows * x.Linear.Cols
+			own := 8 * x.Layout.Bytes()
+			u.encodedBits += own
+			u.encodedWeights += n
+			u.linears = append(u.linears, ReportLinear{
+				Name: x.Linear.Name, Rows: x.Linear.Rows, Cols: x.Linear.Cols,
+				Method: fmt.Sprintf("%s@%d", x.Method.Name(), x.Method.Version()), Bits: x.Layout.Scheme.Bits,
+				BitsPerWeight: round(float64(own) / float64(n)),
+			})
+		}
+	}
+	return u
+}
+
 // NewReport puts the report together from the plan and the statistics in its order.
 func NewReport(p *Plan, stats []operation.LinearStats) (*Report, error) {
 	m := p.Manifest
@@ -96,37 +129,23 @@ func NewReport(p *Plan, stats []operation.LinearStats) (*Report, error) {
 			r.Model.Weights += elements(t.Shape)
 		}
 	}
-	var resultBits, encodedBits, encodedWeights int64
+	var all unitReport
 	for _, u := range p.Units {
-		for _, it := range u.Layout.Items {
-			var bits int64
-			for _, t := range it.Tensors {
-				n, _ := t.Bytes() // laid out already
-				bits += 8 * n
+		all.bits += u.report.bits
+		all.encodedBits += u.report.encodedBits
+		all.encodedWeights += u.report.encodedWeights
+		for _, l := range u.report.linears {
+			if len(stats) == 0 || stats[0].Name != l.Name {
+				return nil, fmt.Errorf("write report: no statistics of linear %s where they are due", l.Name)
 			}
-			resultBits += bits
-			for _, x := range it.Encoded {
-				if len(stats) == 0 || stats[0].Name != x.Linear.Name {
-					return nil, fmt.Errorf("write report: no statistics of linear %s where they are due", x.Linear.Name)
-				}
-				s := stats[0]
-				stats = stats[1:]
-				n := x.Linear.Rows * x.Linear.Cols
-				own := 8 * x.Layout.Bytes()
-				encodedBits += own
-				encodedWeights += n
-				r.Linears = append(r.Linears, ReportLinear{
-					Name: x.Linear.Name, Rows: x.Linear.Rows, Cols: x.Linear.Cols,
-					Method: fmt.Sprintf("%s@%d", x.Method.Name(), x.Method.Version()), Bits: x.Layout.Scheme.Bits,
-					BitsPerWeight: round(float64(own) / float64(n)),
-					RelativeError: relative(s), SNR: snr(s),
-				})
-			}
+			l.RelativeError, l.SNR = relative(stats[0]), snr(stats[0])
+			stats = stats[1:]
+			r.Linears = append(r.Linears, l)
 		}
 	}
 	r.Ratio = round(float64(r.Source.Bytes) / float64(max(r.Result.Bytes, 1)))
-	r.BitsPerWeight = round(float64(resultBits) / float64(max(r.Model.Weights, 1)))
-	r.EncodedBitsPerWeight = round(float64(encodedBits) / float64(max(encodedWeights, 1)))
+	r.BitsPerWeight = round(float64(all.bits) / float64(max(r.Model.Weights, 1)))
+	r.EncodedBitsPerWeight = round(float64(all.encodedBits) / float64(max(all.encodedWeights, 1)))
 	return r, nil
 }
 

@@ -64,7 +64,11 @@ func planRows(p *coordinator.Plan) ([]planRow, error) {
 			return nil, err
 		}
 		n := 0
-		for _, it := range u.Layout.Items {
+		_, layout, err := u.Work()
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range layout.Items {
 			n += len(it.Encoded)
 		}
 		rows = append(rows, planRow{

@@ -10,9 +10,11 @@ import (
 	"github.com/shardpress/shardpress/shard"
 )
 
-// Layout is what EncodeOp will write and need, known from the spec alone.
+// Layout is what EncodeOp will write and need, known from the spec alone. That of a
+// plan holds the totals only.
 type Layout struct {
 	File     *shard.Layout
+	size     int64
 	manifest *shard.Manifest // of what the params name
 	// parts say how each tensor of the file is made, in its order.
 	parts []part
@@ -41,7 +43,13 @@ type EncodedLayout struct {
 }
 
 // Size is the size of the weight file in bytes.
-func (l *Layout) Size() int64 { return l.File.Total }
+func (l *Layout) Size() int64 { return l.size }
+
+// Totals is the layout without its contents, which are worked out anew where they
+// are needed: a plan holds on to the layouts of all files of the result.
+func (l *Layout) Totals() *Layout {
+	return &Layout{size: l.size, Memory: l.Memory, SourceBytes: l.SourceBytes}
+}
 
 // part is how a tensor of the file is made: by which item, and which of its tensors.
 type part struct{ item, tensor int }
@@ -118,8 +126,11 @@ func (p *EncodeParams) Layout() (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.File, err = shard.NewLayout(specs, nil)
-	return l, err
+	if l.File, err = shard.NewLayout(specs, nil); err != nil {
+		return nil, err
+	}
+	l.size = l.File.Total
+	return l, nil
 }
 
 func (p *EncodeParams) castLayout(m *shard.Manifest, index int, out *ItemLayout, l *Layout) error {

@@ -72,7 +72,11 @@ func (v *verifier) report() *given {
 func (v *verifier) compareReport(plan *coordinator.Plan, g *given) error {
 	var stats []operation.LinearStats
 	for _, u := range plan.Units {
-		for _, it := range u.Layout.Items {
+		_, layout, err := u.Work()
+		if err != nil {
+			return err
+		}
+		for _, it := range layout.Items {
 			for _, x := range it.Encoded {
 				stats = append(stats, operation.LinearStats{Name: x.Linear.Name})
 			}

@@ -53,11 +53,15 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 		reported[l.Name] = l
 	}
 	for _, u := range plan.Units {
-		for i, it := range u.Layout.Items {
+		params, layout, err := u.Work()
+		if err != nil {
+			return err
+		}
+		for i, it := range layout.Items {
 			if len(v.Problems) > maxProblems {
 				return nil
 			}
-			item := u.Params.Items[i]
+			item := params.Items[i]
 			switch {
 			case item.Copy != "":
 				if err := v.copied(ctx, src, item.Copy); err != nil {
@@ -65,7 +69,7 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 				}
 				continue
 			case item.Cast != nil:
-				l := u.Params.Linears[*item.Cast]
+				l := params.Linears[*item.Cast]
 				at := l
 				at.Name, at.Tensor = l.Name, l.Name+".weight"
 				at.Row, at.RowStep, at.Transposed, at.Expert, at.Scale, at.ScaleBlock = 0, 1, false, -1, "", [2]int64{}

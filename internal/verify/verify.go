@@ -270,18 +270,22 @@ func (v *verifier) source(ctx context.Context, source string, m *coordinator.Man
 	if err := v.compareReport(plan, report); err != nil {
 		return err
 	}
-	if v.tensors(plan); len(v.Problems) > 0 {
-		return nil // decoding needs the right shapes
+	if err := v.tensors(plan); err != nil || len(v.Problems) > 0 {
+		return err // decoding needs the right shapes
 	}
 	return v.linears(ctx, src, plan, report)
 }
 
 // tensors compares names, types, shapes and files with the plan's.
-func (v *verifier) tensors(plan *coordinator.Plan) {
+func (v *verifier) tensors(plan *coordinator.Plan) error {
 	m := v.result.Manifest
 	want := map[string]bool{}
 	for _, u := range plan.Units {
-		for _, it := range u.Layout.Items {
+		_, layout, err := u.Work()
+		if err != nil {
+			return err
+		}
+		for _, it := range layout.Items {
 			for _, t := range it.Tensors {
 				want[t.Name] = true
 				got, ok := m.Tensor(t.Name)
@@ -296,7 +300,7 @@ func (v *verifier) tensors(plan *coordinator.Plan) {
 					v.Tensors++
 				}
 				if len(v.Problems) > maxProblems {
-					return
+					return nil
 				}
 			}
 		}
@@ -306,4 +310,5 @@ func (v *verifier) tensors(plan *coordinator.Plan) {
 			v.problem("tensor %s is no part of the result", t.Name)
 		}
 	}
+	return nil
 }
