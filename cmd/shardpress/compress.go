@@ -77,7 +77,11 @@ func compress1(c *cobra.Command, j *local.Job, out string, asJSON bool, reportFi
 	} else if isTerminal(c.OutOrStdout()) {
 		view = newBars(c.OutOrStdout())
 	}
-	j.Planned, j.Watch = view.planned, view.update
+	j.Planned = func(p *coordinator.Outline) {
+		collectOften()
+		view.planned(p)
+	}
+	j.Watch = view.update
 	outcome, err := local.Run(c.Context(), j)
 	view.close()
 	record := recordOf(c.Context(), j, outcome, err)
