@@ -206,6 +206,8 @@ type Failure struct {
 	Worker  string `json:"worker"`
 	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`
+	// Copy is that of the message that the attempt had.
+	Copy string `json:"copy,omitempty"`
 	// Producer is whose bytes are lost, of a failure of kind Lost.
 	Producer *Producer `json:"producer,omitempty"`
 	// Memory is the need that the task was offered for, in bytes, of a failure of
