@@ -105,11 +105,11 @@ func TestCollectorDown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 5000 {
+			for range 200 {
 				_, end := w.Attempt(t.Context(), message("R", 1), 1)
 				end(task.AttemptDone, nil, 1)
 			}
-			if took := time.Since(begin); took > 3*time.Second {
+			if took := time.Since(begin); took > giveUp {
 				t.Errorf("attempts waited for the collector: %s", took)
 			}
 			tel.collector.mu.Lock()
@@ -118,7 +118,7 @@ func TestCollectorDown(t *testing.T) {
 			begin = time.Now()
 			tel.Flush(t.Context())
 			tel.Shutdown(t.Context())
-			if took := time.Since(begin); took > 4*noPatience {
+			if took := time.Since(begin); took >= patience {
 				t.Errorf("stopping took %s", took)
 			}
 		})
