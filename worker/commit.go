@@ -8,38 +8,78 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
-	"time"
+	"sync"
 
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/queue"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
+
+// putFunc stores one output of an operation.
+type putFunc = func(ctx context.Context, name string, r io.Reader, size int64) error
+
+// plainName reports whether name is that of one file, here and elsewhere.
+func plainName(name string) bool {
+	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\\x00")
+}
 
 // outputs writes the output objects of one attempt.
 type outputs struct {
 	store   objstore.Bucket
 	id      task.ID
 	attempt string
+
+	mu      sync.Mutex
 	written []task.Written
+	closed  bool
 }
 
+// errClosed is what an operation is told that writes after its attempt has ended.
+var errClosed = errors.New("the attempt has ended")
+
 func (o *outputs) put(ctx context.Context, name string, r io.Reader, size int64) error {
+	if !plainName(name) {
+		return fmt.Errorf("write output %q: %w: not a plain name", name, task.ErrInvalid)
+	}
+	if o.ended() {
+		return fmt.Errorf("write %s: %w", name, errClosed)
+	}
 	key := task.OutputKey(o.id, o.attempt, name)
 	info, err := o.store.Put(ctx, key, r, size, objstore.PutOptions{})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.written = append(o.written, task.Written{
 		Name: name, Key: key, Size: info.Size, SHA256: hex.EncodeToString(info.SHA256[:]), Stored: info.Version,
 	})
 	return nil
 }
 
+func (o *outputs) ended() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed
+}
+
+// close returns what was written, and lets nothing more be.
+func (o *outputs) close() []task.Written {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	return o.written
+}
+
 // spec fetches what the task is. The ID proves that these are the right bytes,
 // whoever wrote them.
-func (w *Worker) spec(ctx context.Context, id task.ID) (*task.Spec, error) {
-	b, err := objstore.ReadAll(ctx, w.Store, task.SpecKey(id), task.MaxSpec)
+func (s *shift) spec(ctx context.Context, id task.ID) (*task.Spec, error) {
+	b, err := objstore.ReadAll(ctx, s.store, task.SpecKey(id), task.MaxSpec)
 	if errors.Is(err, objstore.ErrTooLarge) {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
@@ -58,8 +98,8 @@ var errDamaged = errors.New("object is damaged")
 
 // committed returns the result of a task, or nil if there is none. A result that
 // cannot be read as one counts as absent.
-func (w *Worker) committed(ctx context.Context, id task.ID) (*task.Result, error) {
-	b, err := objstore.ReadAll(ctx, w.Store, task.ResultKey(id), task.MaxResult)
+func (s *shift) committed(ctx context.Context, id task.ID) (*task.Result, error) {
+	b, err := objstore.ReadAll(ctx, s.store, task.ResultKey(id), task.MaxResult)
 	if errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrTooLarge) {
 		return nil, nil
 	}
@@ -80,61 +120,47 @@ func (e *commitError) Error() string { return e.err.Error() }
 func (e *commitError) Unwrap() error { return e.err }
 
 // commit makes the attempt's outputs the task's result. If another attempt was
-// first its result stands, and ours must be equal to it.
-func (w *Worker) commit(ctx context.Context, m *task.Message, r *task.Result) error {
+// first its result stands, ours must be equal to it, and we are late.
+func (s *shift) commit(ctx context.Context, m *task.Message, r *task.Result) (late bool, err error) {
 	b, err := r.Encode()
 	if err != nil {
-		return err
+		return false, err
 	}
 	key := task.ResultKey(r.ID)
 	put := func(o objstore.PutOptions) error {
-		if _, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), o); err != nil {
+		if _, err := s.store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), o); err != nil {
 			return &commitError{err}
 		}
 		return nil
 	}
 	err = put(objstore.PutOptions{IfAbsent: true})
 	if err == nil || !errors.Is(err, objstore.ErrExist) {
-		return err
+		return false, err
 	}
-	first, err := w.committed(ctx, r.ID)
+	first, err := s.committed(ctx, r.ID)
 	if err != nil {
-		return &commitError{err}
+		return false, &commitError{err}
 	}
 	if first == nil { // unreadable, or deleted meanwhile
-		return put(objstore.PutOptions{})
+		return false, put(objstore.PutOptions{})
 	}
 	if first.Attempt == r.Attempt { // a store's client asked twice: it is ours that stands
-		return nil
+		return false, nil
 	}
 	if !task.SameBytes(first, r) {
-		return fmt.Errorf("task %s: %w: first by worker %s (attempt %s), now by worker %s (attempt %s): one of the two machines is broken, or operation %s is not deterministic",
+		return false, fmt.Errorf("task %s: %w: first by worker %s (attempt %s), now by worker %s (attempt %s): one of the two machines is broken, or operation %s is not deterministic",
 			r.ID.Short(), errNondeterministic, first.Worker, first.Attempt, r.Worker, r.Attempt, r.Op)
 	}
 	if first.Attempt == m.Repair {
-		return put(objstore.PutOptions{})
+		return false, put(objstore.PutOptions{})
 	}
-	w.discard(ctx, r.ID, r.Attempt)
-	return nil
-}
-
-// discard removes what an attempt wrote. What it leaves is garbage for gc.
-func (w *Worker) discard(ctx context.Context, id task.ID, attempt string) {
-	for info, err := range w.Store.List(ctx, task.OutputKey(id, attempt, "")+"/") {
-		if err == nil {
-			err = w.Store.Delete(ctx, info.Key)
-		}
-		if err != nil {
-			w.warn(ctx, "attempt not cleaned up", id, err)
-			return
-		}
-	}
+	return true, nil
 }
 
 // settled reports whether the attempt's result stands although its commit failed,
 // and whether that is known at all.
-func (w *Worker) settled(ctx context.Context, id task.ID, attempt string) (stands, known bool) {
-	r, err := w.committed(ctx, id)
+func (s *shift) settled(ctx context.Context, id task.ID, attempt string) (stands, known bool) {
+	r, err := s.committed(ctx, id)
 	return err == nil && r != nil && r.Attempt == attempt, err == nil
 }
 
@@ -153,38 +179,51 @@ func shorten(s string, n int) string {
 	return strings.ToValidUTF8(s[:head], "") + gap + strings.ToValidUTF8(s[len(s)-tail:], "")
 }
 
-// fail stores the failure with its run, takes the task off the queue, and tells of
-// it: the coordinator decides whether it is tried again. It looks for stored
-// failures when the notice is lost.
-func (w *Worker) fail(ctx context.Context, d queue.Delivery, m *task.Message, attempt string, kind task.Kind, cause error) error {
-	f := task.Failure{ID: m.ID, Attempt: attempt, Worker: w.Name, Kind: kind, Message: shorten(cause.Error(), maxText)}
+// failure describes why an attempt gave no result.
+func (s *shift) failure(a *attempt, kind task.Kind, cause error) *task.Failure {
+	f := &task.Failure{ID: a.m.ID, Attempt: a.id, Worker: s.Name, Kind: kind, Message: shorten(cause.Error(), maxText)}
+	var lost *operation.LostInput
+	if kind == task.Lost && errors.As(cause, &lost) {
+		f.Producer = &task.Producer{ID: lost.ID, Attempt: lost.Attempt}
+	}
+	return f
+}
+
+// fail stores a failure with its run, takes the task off the queue, and tells of it:
+// the coordinator decides whether it is tried again. It looks for stored failures
+// when the notice is lost.
+func (s *shift) fail(ctx context.Context, d queue.Delivery, m *task.Message, f *task.Failure) {
 	b, err := json.Marshal(f)
+	if err == nil {
+		_, err = s.store.Put(ctx, task.FailureKey(m.Run, m.ID, f.Attempt), bytes.NewReader(b), int64(len(b)), objstore.PutOptions{})
+	}
 	if err != nil {
-		return fmt.Errorf("encode failure of task %s: %w", m.ID.Short(), err)
+		s.warn(ctx, "failure not stored", m.ID, err) // the notice must do
 	}
-	key := task.FailureKey(m.Run, m.ID, attempt)
-	if _, err := w.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)), objstore.PutOptions{}); err != nil {
-		w.warn(ctx, "failure not stored", m.ID, err) // the notice must do
+	if err := d.Abandon(string(f.Kind)); err != nil {
+		s.warn(ctx, "task not abandoned", m.ID, err)
 	}
-	if err := d.Abandon(string(kind)); err != nil {
-		w.warn(ctx, "task not abandoned", m.ID, err)
+	s.notify(&task.Notice{ID: m.ID, State: task.Failed, Failure: f})
+}
+
+// refuse fails a task whose message nobody should have sent, without beginning it.
+func (s *shift) refuse(ctx context.Context, d queue.Delivery, m *task.Message, cause error) {
+	s.Log.Error("message refused", "task", m.ID.Short(), "err", cause)
+	if !task.ValidToken(m.Run) { // it must not become part of a key
+		if err := d.Abandon(string(task.Invalid)); err != nil {
+			s.warn(ctx, "task not abandoned", m.ID, err)
+		}
+		return
 	}
-	w.notify(&task.Notice{ID: m.ID, State: task.Failed, Worker: w.Name, Failure: &f})
-	return nil
+	s.fail(ctx, d, m, &task.Failure{
+		ID: m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Kind: task.Invalid, Message: shorten(cause.Error(), maxText),
+	})
 }
 
 // warn logs what went wrong beside a task, unless the worker is being stopped: then
 // it is no news that something could not be finished.
-func (w *Worker) warn(ctx context.Context, what string, id task.ID, err error) {
+func (s *shift) warn(ctx context.Context, what string, id task.ID, err error) {
 	if ctx.Err() == nil {
-		w.Log.Warn(what, "task", id.Short(), "err", err)
-	}
-}
-
-// giveBack offers the task again after a while. If the queue does not take it back
-// it comes back by itself when its time for acknowledgement is over.
-func (w *Worker) giveBack(d queue.Delivery, m *task.Message, after time.Duration) {
-	if err := d.Retry(after); err != nil {
-		w.Log.Warn("task not given back", "task", m.ID.Short(), "err", err)
+		s.Log.Warn(what, "task", id.Short(), "err", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -190,46 +189,29 @@ func TestUnreadableResultCountsAsAbsent(t *testing.T) {
 	}
 }
 
-// faulty fails puts of keys that end so, before or after they are done.
-type faulty struct {
-	objstore.Bucket
-	suffix string
-	after  bool
-	err    error
-	times  atomic.Int64
-}
-
-func (b *faulty) Put(ctx context.Context, key string, r io.Reader, size int64, o objstore.PutOptions) (objstore.Info, error) {
-	if !strings.HasSuffix(key, b.suffix) || b.times.Add(-1) < 0 {
-		return b.Bucket.Put(ctx, key, r, size, o)
-	}
-	if b.after {
-		if _, err := b.Bucket.Put(ctx, key, r, size, o); err != nil {
-			return objstore.Info{}, err
-		}
-	}
-	return objstore.Info{}, b.err
-}
-
+// TestCommitThatSaysItFailed: the store's word on a commit is not the last.
 func TestCommitThatSaysItFailed(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
 		f := newFleet()
 		m := f.task(t, "a")
-		b := &faulty{Bucket: f.store, suffix: "result.json", after: after, err: errors.New("timeout")}
-		b.times.Store(1)
+		b := broken(f.store, 1, ends("result.json"))
+		b.after = after
 		w := f.worker("alice", writes("bytes"))
 		w.Store = b
 		stop := start(t, w)
 		fate := f.queue.offer(m, 1).wait(t)
 		stop()
 		r := f.result(t, m.ID)
-		if want := map[bool]string{false: "abandon", true: "done"}[after]; fate != want || (r != nil) != after {
+		if want := map[bool]string{false: "retry", true: "done"}[after]; fate != want || (r != nil) != after {
 			t.Errorf("stored %v: delivery was %s, result %v", after, fate, r)
 		}
 		outputs := len(f.keys(t, task.Prefix(m.ID))) - 1
 		if want := map[bool]int{false: 0, true: 2}[after]; outputs != want {
 			t.Errorf("stored %v: %d objects beside the spec, want %d", after, outputs, want)
+		}
+		if want := map[bool]string{false: task.AttemptStorage, true: task.AttemptDone}[after]; f.states(t, m) != want {
+			t.Errorf("stored %v: attempts %s, want %s", after, f.states(t, m), want)
 		}
 	}
 }
@@ -245,7 +227,6 @@ func TestFailuresAreToldAndStored(t *testing.T) {
 		{long, task.Transient},
 		{fmt.Errorf("%w: group", compress.ErrInvalid), task.Invalid},
 		{fmt.Errorf("read x: %w", shard.ErrSourceChanged), task.Changed},
-		{fmt.Errorf("put: %w", objstore.ErrFull), task.Full},
 	} {
 		for _, storable := range []bool{true, false} {
 			f := newFleet()
@@ -256,11 +237,9 @@ func TestFailuresAreToldAndStored(t *testing.T) {
 				}
 				return c.err
 			}))
-			b := &faulty{Bucket: f.store, suffix: ".json", err: objstore.ErrFull}
 			if !storable {
-				b.times.Store(1 << 30)
+				w.Store = broken(f.store, 1<<30, has("/failures/"))
 			}
-			w.Store = b
 			stop := start(t, w)
 			d := f.queue.offer(m, 1)
 			if fate := d.wait(t); fate != "abandon" || d.reason != string(c.kind) {
@@ -284,6 +263,9 @@ func TestFailuresAreToldAndStored(t *testing.T) {
 			if left := f.keys(t, task.Prefix(m.ID)); len(left) != 1 {
 				t.Errorf("the attempt was not cleaned up: %q", left)
 			}
+			if s := f.states(t, m); s != task.AttemptFailed {
+				t.Errorf("attempts %s", s)
+			}
 			stored := f.keys(t, task.FailurePrefix("run", m.ID))
 			if !storable {
 				continue
@@ -300,130 +282,6 @@ func TestFailuresAreToldAndStored(t *testing.T) {
 				t.Errorf("%d bytes stored, kind %s, %v", len(data), failure.Kind, err)
 			}
 		}
-	}
-}
-
-func TestWhatCannotBeServed(t *testing.T) {
-	t.Parallel()
-	f := newFleet()
-	stop := start(t, f.worker("alice", writes("bytes")))
-	defer stop()
-	for name, c := range map[string]struct {
-		spec    *task.Spec
-		raw     string // in place of the spec
-		attempt int
-		kind    task.Kind
-		says    string
-	}{
-		"unknown operation": {spec: &task.Spec{Op: "other@1", Class: operation.ClassF32, Params: []byte(`1`)}, attempt: 1, kind: task.Invalid, says: "other@1"},
-		"other version":     {spec: &task.Spec{Op: "test@2", Class: operation.ClassF32, Params: []byte(`1`)}, attempt: 1, kind: task.Invalid, says: "test@2"},
-		"other class":       {spec: &task.Spec{Op: "test@1", Class: "bf16@1", Params: []byte(`1`)}, attempt: 1, kind: task.Invalid, says: "bf16@1"},
-		"damaged spec":      {spec: &task.Spec{Op: "test@1", Class: operation.ClassF32, Params: []byte(`2`)}, raw: "{}", attempt: 1, kind: task.Transient, says: "damaged"},
-		"killed its workers": {spec: &task.Spec{Op: "test@1", Class: operation.ClassF32, Params: []byte(`3`)}, attempt: maxDeliveries + 1, kind: task.Internal,
-			says: "workers died"},
-	} {
-		id, text, err := c.spec.ID()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.raw != "" {
-			text = []byte(c.raw)
-		}
-		if _, err := f.store.Put(t.Context(), task.SpecKey(id), strings.NewReader(string(text)), -1, objstore.PutOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		d := f.queue.offer(&task.Message{ID: id, Run: "run", Class: operation.ClassF32}, c.attempt)
-		if fate := d.wait(t); fate != "abandon" || d.reason != string(c.kind) {
-			t.Errorf("%s: delivery was %s for %s, want %s", name, fate, d.reason, c.kind)
-		}
-		synced := f.keys(t, task.FailurePrefix("run", id))
-		if len(synced) != 1 {
-			t.Fatalf("%s: %q", name, synced)
-		}
-		if b, err := objstore.ReadAll(t.Context(), f.store, synced[0], task.MaxFailure); err != nil || !strings.Contains(string(b), c.says) {
-			t.Errorf("%s: failure %s (%v) does not say %q", name, b, err, c.says)
-		}
-	}
-	bad := f.queue.offer(nil, 1)
-	if fate := bad.wait(t); fate != "abandon" {
-		t.Errorf("an unreadable message was %s", fate)
-	}
-}
-
-// TestDrain ends a worker in the middle of a task: it gives it back at once and
-// leaves nothing.
-func TestDrain(t *testing.T) {
-	t.Parallel()
-	f := newFleet()
-	m := f.task(t, "a")
-	running := make(chan struct{})
-	stop := start(t, f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
-		if err := writes("half")(ctx, s, env); err != nil {
-			return err
-		}
-		close(running)
-		<-ctx.Done()
-		return ctx.Err()
-	})))
-	d := f.queue.offer(m, 1)
-	<-running
-	stop()
-	if fate := d.wait(t); fate != "retry" || d.after != 0 {
-		t.Errorf("delivery was %s after %v", fate, d.after)
-	}
-	if left := f.keys(t, ""); len(left) != 1 {
-		t.Errorf("left in the store: %q", left)
-	}
-	if n := len(f.queue.news(task.Failed)); n != 0 {
-		t.Errorf("%d failures were told", n)
-	}
-}
-
-// TestHeartbeat follows the progress of operations on the bubble's clock.
-func TestHeartbeat(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name  string
-		moves bool // progress every minute
-		bytes int64
-		least int
-		most  int
-	}{
-		{"a long operation keeps its task", true, 7, 355, 361},
-		{"a long pass that does not count keeps it", true, 0, 355, 361},
-		{"a hung operation loses it", false, 0, 25, 31},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				f := newFleet()
-				m := f.task(t, "a")
-				stop := start(t, f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
-					for range 60 { // an hour
-						time.Sleep(time.Minute) //nolint:forbidigo // by the bubble's clock
-						if c.moves {
-							env.Progress(c.bytes)
-						}
-					}
-					return writes("bytes")(ctx, s, env)
-				})))
-				d := f.queue.offer(m, 1)
-				if fate := d.wait(t); fate != "done" {
-					t.Errorf("delivery was %s", fate)
-				}
-				stop()
-				if d.extends < c.least || d.extends > c.most {
-					t.Errorf("extended %d times in an hour, want %d to %d", d.extends, c.least, c.most)
-				}
-				progress := f.queue.news(task.Progress)
-				if (c.bytes > 0) != (len(progress) > 50) {
-					t.Errorf("%d notices of progress", len(progress))
-				}
-				if n := len(progress); n > 0 && progress[n-1].Bytes%7 != 0 {
-					t.Errorf("progress of %d bytes", progress[n-1].Bytes)
-				}
-			})
-		})
 	}
 }
 

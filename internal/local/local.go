@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -168,6 +169,11 @@ func fits(plan *coordinator.Plan, memory int64) error {
 	return nil
 }
 
+const (
+	tellEvery = 200 * time.Millisecond // how often a progress bar moves
+	maxRest   = 100 * time.Millisecond // a disk that fails will hardly be well later, and there is no other worker
+)
+
 // fleet starts broker and workers, runs the plan and stops them.
 func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator.Plan, store, out objstore.Bucket) (*coordinator.Outcome, error) {
 	// This process is the only one that works from this broker, whose state is worth
@@ -204,8 +210,8 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	g.Go(func() error {
 		defer stop()
 		w := worker.Worker{
-			Name: "local", Queue: tasks, Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Class: operation.ClassF32,
-			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, Log: j.Log,
+			Name: "local", Queue: tasks, Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Classes: []string{operation.ClassF32},
+			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, TellEvery: tellEvery, MaxRest: maxRest, Log: j.Log,
 		}
 		if err := w.Run(work); err != nil {
 			return fmt.Errorf("worker: %w", err)

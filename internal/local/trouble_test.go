@@ -150,8 +150,8 @@ func TestTroubleThatEndsTheRun(t *testing.T) {
 		{"store full for everything", func(c *call) bool { return c.on == "store" && c.op == "put" && !strings.HasPrefix(c.key, "runs/") }, full, []string{"store is full"}},
 		{"output full for weights", func(c *call) bool { return c.on == "out" && c.op == "copy" }, full, []string{"store is full", "model-0000"}},
 		{"output full for the manifest", func(c *call) bool { return c.on == "out" && c.op == "put" && c.key == "MANIFEST.json" }, full, []string{"store is full", "MANIFEST.json"}},
-		{"writes never work", func(c *call) bool { return c.on == "store" && c.op == "put" && strings.Contains(c.key, "shard.") }, errInjected, []string{"injected failure", "failed 3 times"}},
-		{"a long story", func(c *call) bool { return c.on == "store" && c.op == "put" && strings.Contains(c.key, "shard.") }, long, []string{"the cause", "failed 3 times"}},
+		{"writes never work", func(c *call) bool { return c.on == "store" && c.op == "put" && strings.Contains(c.key, "shard.") }, errInjected, []string{"injected failure"}},
+		{"a long story", func(c *call) bool { return c.on == "store" && c.op == "put" && strings.Contains(c.key, "shard.") }, long, []string{"the cause"}},
 		{"store does not answer", func(c *call) bool { return c.on == "store" && c.op == "get" && strings.HasSuffix(c.key, "result.json") }, errInjected, []string{"injected failure", "read result of task"}},
 		{"broker refuses", func(c *call) bool { return c.op == "publish" }, errInjected, []string{"injected failure"}},
 	} {
@@ -190,36 +190,68 @@ func TestTroubleThatEndsTheRun(t *testing.T) {
 	}
 }
 
-// TestFailuresAreStored looks for what a failed attempt leaves behind.
+// TestFailuresAreStored looks for what a failed attempt leaves behind, at its own
+// fault and at the store's.
 func TestFailuresAreStored(t *testing.T) {
 	t.Parallel()
-	out := filepath.Join(t.TempDir(), "out")
-	j := mustJob(t, tinyModel(t, 1), out)
-	var hit atomic.Bool
-	j.Wrap = tapped(func(c *call, do func() error) error {
-		if c.op == "put" && strings.HasSuffix(c.key, "linears.json") && !hit.Swap(true) {
-			return errInjected
-		}
-		return do()
-	})
-	outcome, err := local.Run(t.Context(), j)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if outcome.Failures != 1 {
-		t.Errorf("%d failures counted, want 1", outcome.Failures)
-	}
-	found, err := filepath.Glob(filepath.Join(local.DefaultStore(out), "runs", outcome.Run, "failures", "*.json"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("failures stored: %q, %v", found, err)
-	}
-	b, err := os.ReadFile(found[0])
-	if err != nil || !bytes.Contains(b, []byte("injected failure")) {
-		t.Errorf("%s, %v", b, err)
-	}
-	attempts, err := filepath.Glob(filepath.Join(local.DefaultStore(out), "tasks/*/*/*/shard.safetensors"))
-	if err != nil || len(attempts) != 2 {
-		t.Errorf("attempts left: %q, want those of two results (%v)", attempts, err)
+	for _, c := range []struct {
+		name     string
+		hit      func(*call) bool
+		err      error
+		failures int // stored
+		record   string
+	}{
+		{"the task's fault", func(c *call) bool { return c.op == "get" && strings.HasSuffix(c.key, "task.json") }, objstore.ErrNotExist, 1, ""},
+		{"the store's fault", func(c *call) bool { return c.op == "put" && strings.HasSuffix(c.key, "linears.json") }, errInjected, 0, "injected failure"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			out := filepath.Join(t.TempDir(), "out")
+			j := mustJob(t, tinyModel(t, 1), out)
+			var hit atomic.Bool
+			j.Wrap = tapped(func(op *call, do func() error) error {
+				if c.hit(op) && !hit.Swap(true) {
+					return c.err
+				}
+				return do()
+			})
+			outcome, err := local.Run(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if outcome.Failures != 1 {
+				t.Errorf("%d failures counted, want 1", outcome.Failures)
+			}
+			texts := func(kind, says string) (n int) {
+				found, err := filepath.Glob(filepath.Join(local.DefaultStore(out), "runs", outcome.Run, kind, "*.json"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, name := range found {
+					b, err := os.ReadFile(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if bytes.Contains(b, []byte(says)) {
+						n++
+					}
+				}
+				return n
+			}
+			if n := texts("failures", c.err.Error()); n != c.failures {
+				t.Errorf("%d failures stored, want %d", n, c.failures)
+			}
+			if c.record != "" && (texts("attempts", c.record) != 1 || texts("attempts", `"state":"storage"`) != 1) {
+				t.Error("no record of the attempt tells of it")
+			}
+			if n := texts("attempts", `"state":"done"`); n != 2 {
+				t.Errorf("%d records of results", n)
+			}
+			attempts, err := filepath.Glob(filepath.Join(local.DefaultStore(out), "tasks/*/*/*/shard.safetensors"))
+			if err != nil || len(attempts) != 2 {
+				t.Errorf("attempts left: %q, want those of two results (%v)", attempts, err)
+			}
+		})
 	}
 }
 

@@ -23,6 +23,10 @@ import (
 // ErrInvalid marks a spec, message or result that cannot be what it says.
 var ErrInvalid = errors.New("invalid task data")
 
+// ErrNewer marks a message that says more than this program understands: it may be
+// of a newer one.
+var ErrNewer = errors.New("message of a newer version")
+
 // ID names a task: the SHA-256 of its Spec's canonical bytes.
 type ID [sha256.Size]byte
 
@@ -211,6 +215,9 @@ func ParseMessage(b []byte) (*Message, error) {
 	}
 	var m Message
 	if err := decodeStrict(b, &m); err != nil {
+		if newer := new(Message); json.Unmarshal(b, newer) == nil && newer.ID != (ID{}) {
+			err = fmt.Errorf("%w: %w", ErrNewer, err) // a field that is not known, and nothing else
+		}
 		return nil, fmt.Errorf("task message: %w: %w", ErrInvalid, err)
 	}
 	switch {
@@ -225,7 +232,7 @@ func ParseMessage(b []byte) (*Message, error) {
 	case m.Op != "" && !ValidToken(m.Op):
 		return nil, fmt.Errorf("message of task %s: %w: operation %q", m.ID.Short(), ErrInvalid, m.Op)
 	case m.Copy != "" && m.Copy != CopyTwin && m.Copy != CopyAudit:
-		return nil, fmt.Errorf("message of task %s: %w: copy %q", m.ID.Short(), ErrInvalid, m.Copy)
+		return nil, fmt.Errorf("message of task %s: %w: %w: copy %q", m.ID.Short(), ErrInvalid, ErrNewer, m.Copy)
 	case (m.Copy == CopyAudit) != (m.Audit != "") || m.Audit != "" && !ValidToken(m.Audit):
 		return nil, fmt.Errorf("message of task %s: %w: copy %q audits attempt %q", m.ID.Short(), ErrInvalid, m.Copy, m.Audit)
 	case m.Avoid != "" && !ValidToken(m.Avoid):
