@@ -13,6 +13,7 @@ import (
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/objstore/hub"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -63,7 +64,7 @@ func Classify(err error) task.Kind {
 		return task.Changed
 	case errors.Is(err, compress.ErrInvalid), errors.Is(err, task.ErrInvalid),
 		errors.Is(err, shard.ErrMalformed), errors.Is(err, shard.ErrMissing), errors.Is(err, shard.ErrUnsupported),
-		errors.Is(err, shard.ErrDuplicate), errors.Is(err, shard.ErrOrder):
+		errors.Is(err, shard.ErrDuplicate), errors.Is(err, shard.ErrOrder), errors.Is(err, hub.ErrRefused):
 		return task.Invalid
 	case errors.Is(err, objstore.ErrFull):
 		return task.Full

@@ -81,6 +81,22 @@ func write(t testing.TB, dir, name string, b []byte) {
 	}
 }
 
+// hubFiles is what a hub keeps of a directory.
+func hubFiles(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, e := range entries {
+		if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
 // copyTo copies the files of a directory below a prefix of a bucket.
 func copyTo(t testing.TB, b objstore.Bucket, prefix, dir string) {
 	t.Helper()

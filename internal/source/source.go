@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/objstore/hub"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -32,13 +34,19 @@ type Opener struct {
 	Dirs []string
 	// AnyDir allows every file location: the opener and whoever names locations are one user's.
 	AnyDir bool
+	// Hub says how to reach the hub of hub locations.
+	Hub hub.Options
+	// NoHub refuses hub locations.
+	NoHub bool
 
 	mu       sync.Mutex
 	uploaded map[string]*shard.Uploaded // by ID: documents do not change, and each task reads one
+	hubs     map[hub.Ref]*hub.Bucket    // by pinned reference: listings do not change either
+	client   *http.Client               // for all of them
 }
 
-// maxUploaded bounds the documents that are kept, which may have some MiB each.
-const maxUploaded = 4
+// maxKept bounds the documents and the listings that are kept, which may have some MiB each.
+const maxKept = 4
 
 // Open reads the headers of a checkpoint.
 func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, error) {
@@ -64,6 +72,12 @@ func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, 
 			return nil, err
 		}
 		return shard.OpenBucket(ctx, b, shard.OpenOptions{Location: strings.TrimSuffix(location, "/"+file), File: file})
+	case strings.HasPrefix(location, schemeHub):
+		b, err := o.openHub(ctx, location)
+		if err != nil {
+			return nil, err
+		}
+		return shard.OpenBucket(ctx, b, shard.OpenOptions{Location: b.Ref().String()})
 	}
 	return nil, unknown(location)
 }
@@ -94,6 +108,12 @@ func (o *Opener) Source(ctx context.Context, location string, files []shard.File
 			return nil, err
 		}
 		return shard.OpenBucketSource(ctx, b, location, files)
+	case strings.HasPrefix(location, schemeHub):
+		b, err := o.openHub(ctx, location)
+		if err != nil {
+			return nil, err
+		}
+		return shard.OpenBucketSource(ctx, b, b.Ref().String(), files)
 	}
 	return nil, unknown(location)
 }
@@ -121,11 +141,48 @@ func (o *Opener) readUploaded(ctx context.Context, location string, anew bool) (
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.uploaded == nil || len(o.uploaded) >= maxUploaded {
+	if o.uploaded == nil || len(o.uploaded) >= maxKept {
 		o.uploaded = map[string]*shard.Uploaded{}
 	}
 	o.uploaded[id] = u
 	return u, nil
+}
+
+// openHub gives the files of a repository. What a branch means is asked each time.
+func (o *Opener) openHub(ctx context.Context, location string) (*hub.Bucket, error) {
+	ref, err := hub.Parse(location)
+	if err != nil {
+		return nil, fmt.Errorf("source location: %w: %w", task.ErrInvalid, err)
+	}
+	if o.NoHub {
+		return nil, fmt.Errorf("source location %q: %w: this program does not read from the hub: put the checkpoint into the store", location, task.ErrInvalid)
+	}
+	options := o.Hub
+	o.mu.Lock()
+	b := o.hubs[ref]
+	if o.client == nil {
+		o.client = hub.NewClient()
+	}
+	if options.Client == nil {
+		options.Client = o.client
+	}
+	o.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	if b, err = hub.Open(ctx, ref, options); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if kept := o.hubs[b.Ref()]; kept != nil {
+		return kept, nil // with the addresses that it knows
+	}
+	if o.hubs == nil || len(o.hubs) >= maxKept {
+		o.hubs = map[hub.Ref]*hub.Bucket{}
+	}
+	o.hubs[b.Ref()] = b
+	return b, nil
 }
 
 // inStore gives the part of the store that holds a checkpoint, and the name of its weight file if the location ends in one.

@@ -11,6 +11,8 @@ import (
 	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/objstore/hub"
+	"github.com/shardpress/shardpress/objstore/hub/hubtest"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -25,6 +27,9 @@ func TestLocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer local.Close()
+	h := hubtest.New(t, hubFiles(t, dir))
+	onHub := &source.Opener{Hub: hub.Options{Endpoint: h.Endpoint}}
+	pinned := hub.Ref{ID: hubtest.ID, Revision: h.Commit("v1", hubFiles(t, dir))}.String()
 	id, err := shard.Upload(t.Context(), local, store, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +46,8 @@ func TestLocations(t *testing.T) {
 		{"one file", source.File(filepath.Join(dir, one)), source.File(dir), &source.Opener{Dirs: []string{dir}}, 1},
 		{"the store", source.Store("models/tiny/"), "store:models/tiny", &source.Opener{Store: store}, 2},
 		{"uploaded", source.Uploaded(id), "store:sources/" + id, &source.Opener{Store: store}, 2},
+		{"a tag of the hub", "hf://" + hubtest.ID + "@v1", pinned, onHub, 2},
+		{"a commit of the hub", pinned, pinned, onHub, 2},
 		{"one file of the store", source.Store("models/tiny/" + one), "store:models/tiny", &source.Opener{Store: store}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,6 +130,8 @@ func TestLocationsThatAreRefused(t *testing.T) {
 		{"a hidden key", "store:.tmp", files, shared, task.ErrInvalid},
 		{"the whole store", "store:", files, shared, task.ErrInvalid},
 		{"a file of the whole store", "store:model.safetensors", files, shared, task.ErrInvalid},
+		{"a hub that is not read", "hf://a/b@main", files, &source.Opener{NoHub: true}, task.ErrInvalid},
+		{"a hub name that leads elsewhere", "hf://a/../b@main", files, shared, task.ErrInvalid},
 		{"no scheme", dir, files, shared, task.ErrInvalid},
 		{"another scheme", "https://example.com/model", files, shared, task.ErrInvalid},
 		{"nothing", "", files, shared, task.ErrInvalid},
