@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -15,45 +16,61 @@ type Worker struct {
 	t    *Telemetry
 	name string
 	self metric.MeasurementOption
+
+	mu    sync.Mutex
+	ended int64 // source bytes of attempts that ended
+	heard int64 // source bytes that the worker itself has counted, of those under way too
 }
 
 // Worker begins to follow a worker with so much memory and so many slots.
 func (t *Telemetry) Worker(name string, memory int64, slots int) (*Worker, error) {
 	w := &Worker{t: t, name: name, self: by("worker", name)}
 	if t.measuring {
-		if err := t.metrics.observeWorker(name, memory, slots); err != nil {
+		if err := t.metrics.observeWorker(w, memory, slots); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
 }
 
-// Attempt begins an attempt at a task that came with that delivery of its message. ctx carries the trace of the message. What it returns ends the
-// attempt, with its outcome and the source bytes that it got through.
-func (w *Worker) Attempt(ctx context.Context, m *task.Message, delivery int) (context.Context, func(outcome string, err error, bytes int64)) {
+// Heard takes note of what the worker says of itself from time to time: how far it
+// is in the tasks that it is at, which may take hours.
+func (w *Worker) Heard(info *task.WorkerInfo) {
+	total := info.Bytes
+	for _, t := range info.Tasks {
+		total += t.Bytes
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.heard = max(w.heard, total)
+}
+
+// bytes never becomes less: what a failed attempt got through was read all the same.
+func (w *Worker) bytes() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(w.ended, w.heard)
+}
+
+// AttemptEnd says how an attempt ended.
+type AttemptEnd struct {
+	Attempt string // its name
+	Outcome string // task.AttemptDone, ...
+	Kind    task.Kind
+	Err     error
+	Bytes   int64 // of source that it got through
+}
+
+// Attempt begins an attempt at a task that came with that delivery of its message.
+// ctx carries the trace of the message. What it returns ends the attempt.
+func (w *Worker) Attempt(ctx context.Context, m *task.Message, delivery int) (context.Context, func(AttemptEnd)) {
 	ctx = LogContext(ctx, m.Run, m.ID.Short(), delivery)
 	if !w.t.tracing && !w.t.measuring {
-		return ctx, func(string, error, int64) {}
+		return ctx, func(AttemptEnd) {}
 	}
-	begin, op := time.Now(), by("op", opOf(m))
-	in := w.t.metrics
-	if delivery > 1 {
-		in.redeliveries.Add(ctx, 1, op)
-	}
-	in.workerBusy.Add(ctx, 1, w.self)
-	in.workerMemory.Add(ctx, m.Memory, w.self)
-	measure := func(outcome string, bytes int64) {
-		in.workerBusy.Add(ctx, -1, w.self)
-		in.workerMemory.Add(ctx, -m.Memory, w.self)
-		in.attempts.Add(ctx, 1, by("op", opOf(m), "outcome", outcome))
-		if outcome == task.AttemptDone {
-			in.duration.Record(ctx, time.Since(begin).Seconds(), op)
-			in.workerTasks.Add(ctx, 1, w.self)
-			in.workerBytes.Add(ctx, bytes, w.self)
-		}
-	}
+	measured := w.measure(ctx, m, delivery)
 	if !w.t.tracing {
-		return ctx, func(outcome string, _ error, bytes int64) { measure(outcome, bytes) }
+		return ctx, measured
 	}
 	sent := trace.SpanContextFromContext(ctx)
 	if !sent.IsValid() { // published by a coordinator that does not trace
@@ -66,9 +83,34 @@ func (w *Worker) Attempt(ctx context.Context, m *task.Message, delivery int) (co
 	// with the parent the run is one tree.
 	ctx, span := w.t.tracer.Start(ctx, "process task."+opOf(m), trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithLinks(trace.Link{SpanContext: sent}), trace.WithAttributes(what...))
-	return ctx, func(outcome string, err error, bytes int64) {
-		measure(outcome, bytes)
-		span.SetAttributes(keyOutcome.String(outcome), keyBytes.Int64(bytes))
-		finish(span, err)
+	return ctx, func(e AttemptEnd) {
+		measured(e)
+		span.SetAttributes(keyAttempt.String(e.Attempt), keyOutcome.String(e.Outcome), keyBytes.Int64(e.Bytes))
+		if e.Kind != "" {
+			span.SetAttributes(keyKind.String(string(e.Kind)))
+		}
+		finish(span, e.Err)
+	}
+}
+
+// measure counts an attempt, now and at its end.
+func (w *Worker) measure(ctx context.Context, m *task.Message, delivery int) func(AttemptEnd) {
+	begin, op, in := time.Now(), by("op", opOf(m)), w.t.metrics
+	if delivery > 1 {
+		in.redeliveries.Add(ctx, 1, op)
+	}
+	in.workerBusy.Add(ctx, 1, w.self)
+	in.workerMemory.Add(ctx, m.Memory, w.self)
+	return func(e AttemptEnd) {
+		in.workerBusy.Add(ctx, -1, w.self)
+		in.workerMemory.Add(ctx, -m.Memory, w.self)
+		in.attempts.Add(ctx, 1, by("op", opOf(m), "outcome", e.Outcome))
+		if e.Outcome == task.AttemptDone {
+			in.duration.Record(ctx, time.Since(begin).Seconds(), op)
+			in.workerTasks.Add(ctx, 1, w.self)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.ended += e.Bytes
 	}
 }

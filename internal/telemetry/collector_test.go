@@ -64,7 +64,7 @@ func TestNothingConfigured(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, ended := w.Attempt(t.Context(), m, 1)
-		ended(task.AttemptDone, nil, 1)
+		ended(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 		r.Began(t.Context(), 1, 0)
 		ctx, end := r.Published(t.Context(), m, ReasonFirst)
 		end(nil)
@@ -107,7 +107,7 @@ func TestCollectorDown(t *testing.T) {
 			}
 			for range 200 {
 				_, end := w.Attempt(t.Context(), message("R", 1), 1)
-				end(task.AttemptDone, nil, 1)
+				end(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 			}
 			if took := time.Since(begin); took > giveUp {
 				t.Errorf("attempts waited for the collector: %s", took)

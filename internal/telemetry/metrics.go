@@ -31,7 +31,6 @@ type instruments struct {
 	redeliveries metric.Int64Counter
 	duration     metric.Float64Histogram
 	workerTasks  metric.Int64Counter
-	workerBytes  metric.Int64Counter
 	workerBusy   metric.Int64UpDownCounter
 	workerMemory metric.Int64UpDownCounter
 
@@ -85,7 +84,6 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 	counter(&in.redeliveries, "shardpress.redeliveries", "{delivery}", "Deliveries of tasks that had been delivered before, by operation.")
 	histogram(&in.duration, "shardpress.task.duration", "Time that attempts with a result took, by operation.", taskSeconds())
 	counter(&in.workerTasks, "shardpress.worker.tasks", "{task}", "Tasks done, by worker.")
-	counter(&in.workerBytes, "shardpress.worker.source", "By", "Source bytes of tasks done, by worker.")
 	level(&in.workerBusy, "shardpress.worker.running", "{task}", "Tasks being worked on, by worker.")
 	level(&in.workerMemory, "shardpress.worker.memory.used", "By", "Memory that the tasks being worked on were admitted with, by worker.")
 
@@ -245,19 +243,20 @@ func (c *cache) get(ctx context.Context) ([]Cell, error) {
 	return c.cells, c.err
 }
 
-// observeWorker tells what a worker may use.
-func (in *instruments) observeWorker(name string, memory int64, slots int) error {
+// observeWorker tells what a worker may use, and how much it has done.
+func (in *instruments) observeWorker(w *Worker, memory int64, slots int) error {
 	budget, err1 := in.meter.Int64ObservableGauge("shardpress.worker.memory.budget", metric.WithUnit("By"), metric.WithDescription("Memory that a worker's tasks may need together."))
 	most, err2 := in.meter.Int64ObservableGauge("shardpress.worker.slots", metric.WithUnit("{task}"), metric.WithDescription("Tasks that a worker does at once at most."))
-	if err := errors.Join(err1, err2); err != nil {
+	source, err3 := in.meter.Int64ObservableCounter("shardpress.worker.source", metric.WithUnit("By"), metric.WithDescription("Source bytes worked through, by worker."))
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	labels := by("worker", name)
 	_, err := in.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		o.ObserveInt64(budget, memory, labels)
-		o.ObserveInt64(most, int64(slots), labels)
+		o.ObserveInt64(budget, memory, w.self)
+		o.ObserveInt64(most, int64(slots), w.self)
+		o.ObserveInt64(source, w.bytes(), w.self)
 		return nil
-	}, budget, most)
+	}, budget, most, source)
 	return err
 }
 

@@ -102,17 +102,19 @@ func busy(t *testing.T, tel *Telemetry) {
 	end(errors.New("refused"))
 	r.Repaired(ctx)
 	r.Retried(ctx, task.Transient)
-	r.Audited(ctx, true)
-	r.Audited(ctx, false)
+	r.Audited(ctx, AuditEqual)
+	r.Audited(ctx, AuditUnequal)
 	w, err := tel.Worker("w1", 1<<30, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, first := w.Attempt(ctx, message("R", 1), 1)
 	_, second := w.Attempt(ctx, message("R", 2), 3)
-	first(task.AttemptDone, nil, 1000)
-	second(task.AttemptFailed, errors.New("broken"), 10)
+	first(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1000})
+	second(AttemptEnd{Attempt: "A", Outcome: task.AttemptFailed, Err: errors.New("broken"), Bytes: 10})
 	w.Attempt(ctx, message("R", 3), 1) // goes on
+	w.Heard(&task.WorkerInfo{Bytes: 1000, Tasks: []task.WorkerTask{{Bytes: 4000}}})
+	w.Heard(&task.WorkerInfo{Bytes: 1010}) // it has failed
 	b := tel.Bucket(objstore.NewMem())
 	if _, err := b.Put(ctx, "k", bytes.NewReader([]byte("12345")), 5, objstore.PutOptions{}); err != nil {
 		t.Fatal(err)
@@ -154,7 +156,7 @@ func TestMetrics(t *testing.T) {
 		{"shardpress_redeliveries_total", "op=encode", 1},
 		{"shardpress_task_duration_seconds", "op=encode", 1},
 		{"shardpress_worker_tasks_total", "worker=w1", 1},
-		{"shardpress_worker_source_bytes_total", "worker=w1", 1000},
+		{"shardpress_worker_source_bytes_total", "worker=w1", 5000}, // more than of those that ended: one goes on
 		{"shardpress_worker_running", "worker=w1", 1},
 		{"shardpress_worker_slots", "worker=w1", 2},
 		{"shardpress_worker_memory_used_bytes", "worker=w1", 100 << 20},

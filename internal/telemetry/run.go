@@ -38,8 +38,8 @@ func (t *Telemetry) Run(run string) *Run {
 	// A counter that appears with its first count is no increase to Prometheus.
 	in, ctx := t.metrics, context.Background()
 	in.repaired.Add(ctx, 0)
-	in.audits.Add(ctx, 0, by("result", "equal"))
-	in.audits.Add(ctx, 0, by("result", "unequal"))
+	in.audits.Add(ctx, 0, by("result", AuditEqual))
+	in.audits.Add(ctx, 0, by("result", AuditUnequal))
 	return r
 }
 
@@ -161,12 +161,15 @@ func (r *Run) Retried(ctx context.Context, kind task.Kind) {
 	r.t.metrics.retried.Add(ctx, 1, by("kind", string(kind)))
 }
 
+// What came of an audit.
+const (
+	AuditEqual   = "equal"
+	AuditUnequal = "unequal"
+	AuditSkipped = "skipped" // nobody else could do the task
+)
+
 // Audited tells how the comparison of a task's bytes with another worker's went.
-func (r *Run) Audited(ctx context.Context, equal bool) {
-	result := "equal"
-	if !equal {
-		result = "unequal"
-	}
+func (r *Run) Audited(ctx context.Context, result string) {
 	r.t.metrics.audits.Add(ctx, 1, by("result", result))
 }
 

@@ -26,6 +26,8 @@ const (
 	keyCopy     = attribute.Key("task.copy")
 	keyRepair   = attribute.Key("task.repair")
 	keyWorker   = attribute.Key("worker.name")
+	keyAttempt  = attribute.Key("attempt.id")
+	keyKind     = attribute.Key("failure.kind")
 	keyOutcome  = attribute.Key("outcome")
 	keyBytes    = attribute.Key("bytes")
 	keyDelivery = attribute.Key("messaging.nats.delivery_count")

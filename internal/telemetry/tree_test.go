@@ -106,7 +106,7 @@ func playRun(t *testing.T, getenv func(string) string) (run string) {
 	if _, err := does.Bucket(objstore.NewMem()).Put(actx, "k", bytes.NewReader(make([]byte, largeObject)), largeObject, objstore.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	done(task.AttemptDone, nil, 1234)
+	done(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1234})
 	does.Flush(ctx)
 
 	r = second.Run(run)
@@ -197,8 +197,8 @@ func TestRedeliveriesAreSiblings(t *testing.T) {
 	w := begin(t, tel, "w")
 	_, end1 := w.Attempt(deliver(), m, 1)
 	_, end2 := w.Attempt(deliver(), m, 2)
-	end2(task.AttemptDone, nil, 1)
-	end1(task.AttemptFailed, errors.New("late"), 0)
+	end2(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
+	end1(AttemptEnd{Attempt: "A", Outcome: task.AttemptFailed, Err: errors.New("late"), Bytes: 0})
 	tel.Flush(t.Context())
 	send := one(t, sink.Spans(), "send task.encode")
 	ps := named(sink.Spans(), "process task.encode")
@@ -219,7 +219,7 @@ func TestLargeRun(t *testing.T) {
 	sent, published := r.Published(t.Context(), m, ReasonFirst)
 	published(nil)
 	_, end := begin(t, tel, "w").Attempt(travel(sent)(), m, 1)
-	end(task.AttemptDone, nil, 1)
+	end(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 	_, placed := r.Placed(t.Context(), m.ID, 5)
 	placed(nil)
 	r.Finished(t.Context(), "done", nil)
@@ -245,7 +245,7 @@ func TestMessageWithoutTrace(t *testing.T) {
 	tel := process(t, "shardpress", sink.Getenv(otlptest.GRPC))
 	run := ulid.Make().String()
 	_, end := begin(t, tel, "w").Attempt(t.Context(), message(run, 1), 1)
-	end(task.AttemptDone, nil, 1)
+	end(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 	tel.Flush(t.Context())
 	if p := one(t, sink.Spans(), "process task.encode"); p.Parent != runSpanID(run).String() || p.Trace != RunTraceID(run).String() {
 		t.Errorf("attempt: %+v", p)
