@@ -140,7 +140,7 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 func nodes(p *Plan) []Node {
 	all := make([]Node, len(p.Units))
 	for i, u := range p.Units {
-		all[i] = Node{ID: u.ID, Output: true}
+		all[i] = Node{ID: u.ID, Memory: u.Layout.Memory, Output: true}
 	}
 	return all
 }

@@ -13,6 +13,9 @@ type Node struct {
 	// Inputs are the tasks whose outputs it reads, one for each such input of its
 	// spec and in their order. They stand before it in the plan.
 	Inputs []task.ID
+	// Memory is the need in bytes for which the task is published. Published one
+	// memory class higher, it is more.
+	Memory int64
 	// Chain puts the task before those on which nothing waits.
 	Chain bool
 	// Output is placed in the checkpoint: what the run is for.
@@ -82,9 +85,9 @@ type unit struct {
 	twin    twin
 	gone    bool // the result stands, its bytes do not
 	holds   bool // it counts among its inputs' wants
-	must    bool // it is run although nobody wants its bytes
 	grown   bool // its decision was answered
-	told    bool // use was called for its result
+	told    bool // the current result was given to Place
+	asked   bool // likewise to Decide
 	audited bool
 }
 
@@ -111,9 +114,6 @@ func (u *unit) owes() int {
 	if u.Decide && !u.grown {
 		n++
 	}
-	if u.must {
-		n++
-	}
 	return n
 }
 
@@ -133,10 +133,9 @@ type State struct {
 	audits    map[*unit]*audit
 	auditsOut int                 // outstanding, of audits
 	afloat    map[uint32]struct{} // units with anything outstanding
-	decided   map[*unit]*task.Result
-	fallen    []*unit // failed for good by themselves
-	skipped   int     // audits that could not be made
-	storage   int     // storage failures since the last result
+	fallen    []*unit             // failed for good by themselves
+	skipped   int                 // audits that could not be made
+	storage   int                 // storage failures since the last result
 	paused    bool
 	assembly  bool // Assemble is under way
 	ended     bool
@@ -152,7 +151,6 @@ func NewState(nodes []Node, o Options) *State {
 		index:   make(map[task.ID]*unit, len(nodes)),
 		audits:  map[*unit]*audit{},
 		afloat:  map[uint32]struct{}{},
-		decided: map[*unit]*task.Result{},
 	}
 	_, s.broken = s.add(nodes)
 	return s
@@ -177,7 +175,7 @@ func (s *State) take(e Event) {
 			s.end(s.broken)
 			return
 		}
-		s.begin(s.units, e.Results, e.Present, e.Audited)
+		s.begin(s.units, e.Results, e.Present, e.Audits)
 	case Finished:
 		s.finished(e.Result)
 	case Failed:
@@ -271,22 +269,25 @@ func (s *State) publication(u *unit) Publish {
 // finished takes a result for a task that wants one.
 func (s *State) finished(r *task.Result) {
 	u := s.index[r.ID]
-	if u == nil || !u.phase.running() || u.trouble.forgot(r.Attempt) {
+	if u == nil || u.trouble.forgot(r.Attempt) {
 		return
 	}
-	if u.expect != nil {
-		if u.expect.Attempt == r.Attempt {
-			return // the result whose bytes are lost, seen again
-		}
-		if !task.SameBytes(u.expect, r) {
-			s.end(fmt.Errorf("task %s gave other bytes when it was run again: first by worker %s (attempt %s), now by worker %s (attempt %s): "+
-				"one of the two machines is broken, or the operation %s is not deterministic", r.ID.Short(), u.expect.Worker, u.expect.Attempt, r.Worker, r.Attempt, r.Op))
+	known := u.known()
+	if known != nil && known.Attempt == r.Attempt {
+		return // seen again; if its bytes are lost, not their repair
+	}
+	switch {
+	case !u.phase.running() && !u.there():
+		return
+	case known == nil:
+	case !task.SameBytes(known, r):
+		if s.contradict(u, r); s.ended || !u.phase.running() {
 			return
 		}
-	}
-	if first := s.decided[u]; first != nil && !task.SameBytes(first, r) {
-		s.end(fmt.Errorf("task %s decided otherwise when it was run again, first by worker %s, now by worker %s, and the plan was made from its first decision: "+
-			"submit again; what is done is kept", r.ID.Short(), first.Worker, r.Worker))
+	case !u.phase.running(): // another coordinator had it made again: it is that result which stands
+		u.result, u.told, u.asked = r, false, false
+		s.land(u) // its output is placed again: what was placed may be a link to bytes that are garbage now
+		s.use(u)
 		return
 	}
 	s.storage = 0
@@ -295,7 +296,7 @@ func (s *State) finished(r *task.Result) {
 		s.recall(u) // one of the two messages may be with a worker that hangs
 	}
 	u.twin = twinNone
-	u.result, u.expect, u.gone, u.told = r, nil, false, false
+	u.result, u.expect, u.gone, u.told, u.asked = r, nil, false, false, false
 	s.land(u)
 	s.appear(u)
 	if in, stale := u.stale(); stale {
@@ -306,6 +307,8 @@ func (s *State) finished(r *task.Result) {
 		for _, c := range u.readers {
 			if in, stale := c.stale(); stale {
 				s.forget(c, in)
+			} else if c.there() {
+				s.use(c)
 			}
 		}
 	}
@@ -315,11 +318,21 @@ func (s *State) finished(r *task.Result) {
 	s.unwanted(u)
 }
 
+// contradict deals with a result of other bytes than those that were known.
+func (s *State) contradict(u *unit, r *task.Result) {
+	first := u.known()
+	if slices.EqualFunc(first.Consumed, r.Consumed, sameConsumed) {
+		s.end(fmt.Errorf("task %s gave other bytes when it was run again: first by worker %s (attempt %s), now by worker %s (attempt %s): "+
+			"one of the two machines is broken, or the operation %s is not deterministic", r.ID.Short(), first.Worker, first.Attempt, r.Worker, r.Attempt, r.Op))
+		return
+	}
+	s.forget(u, nil) // it was made of other bytes: another coordinator has found the first one stale
+}
+
+func sameConsumed(a, b task.Consumed) bool { return a.SHA256 == b.SHA256 }
+
 // land moves a unit that has a result to where it goes next.
 func (s *State) land(u *unit) {
-	s.open -= u.owes()
-	u.must = false
-	s.open += u.owes()
 	if u.Output {
 		s.set(u, placing)
 	} else {
@@ -329,17 +342,19 @@ func (s *State) land(u *unit) {
 
 // use sets off what a result is for, besides its readers.
 func (s *State) use(u *unit) {
-	if u.told {
-		return
-	}
-	u.told = true
-	if u.phase == placing {
+	if u.phase == placing && !u.told {
+		u.told = true
 		s.emit(Place{Result: u.result})
 	}
-	if u.Decide && !u.grown {
+	if u.Decide && !u.grown && !u.asked && !slices.ContainsFunc(u.inputs, (*unit).unknown) {
+		u.asked = true
 		s.emit(Decide{Result: u.result})
 	}
 }
+
+// unknown reports whether the task's bytes will be known, but are not yet: what was
+// decided upon may have been others, and a stage of the plan is not taken back.
+func (u *unit) unknown() bool { return u.phase.running() && u.known() == nil }
 
 // conclude assembles the checkpoint when nothing is owed any more. Then nothing is
 // to be run either: who runs is an output or wanted by somebody who runs.

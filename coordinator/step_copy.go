@@ -129,22 +129,30 @@ func (s *State) recallAudit(u *unit, a *audit) {
 // same bytes is as good.
 func (s *State) compared(e Audited) {
 	u := s.index[e.ID]
-	if u == nil || u.trouble.forgot(e.Attempt) {
+	if u == nil || s.audits[u] == nil || u.trouble.forgot(e.Attempt) {
 		return
 	}
-	a := s.audits[u]
-	if a == nil {
-		return
-	}
-	switch {
-	case e.Skipped:
-		s.skip(u)
-	case e.Equal:
-		u.audited = true
+	s.audited(u, e)
+	if !s.ended {
 		s.closeAudit(u)
-	default:
+	}
+}
+
+// audited takes note of an audit that is in, of this coordinator or of one before
+// it.
+func (s *State) audited(u *unit, e Audited) {
+	if !e.Equal && !e.Skipped {
+		first := e.First
+		if a := s.audits[u]; a != nil {
+			first = a.worker
+		}
 		s.end(fmt.Errorf("audit of task %s: worker %s (attempt %s) and worker %s made different bytes of it: one of the two machines is broken%s; "+
-			"take it out of the fleet and run again without reuse", e.ID.Short(), a.worker, a.attempt, e.Worker, detail(e.Detail)))
+			"take it out of the fleet and run again without reuse", e.ID.Short(), first, e.Attempt, e.Worker, detail(e.Detail)))
+		return
+	}
+	u.audited = true
+	if e.Skipped {
+		s.skipped++
 	}
 }
 

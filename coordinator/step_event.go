@@ -13,8 +13,8 @@ type (
 		// Present has the results whose bytes are in the store; nil stands for all. Of a
 		// result whose bytes are not, the task is run again when they are wanted.
 		Present map[task.ID]bool
-		// Audited has the tasks whose audits are in.
-		Audited map[task.ID]bool
+		// Audits are those of the run that are in, by task.
+		Audits map[task.ID]Audited
 	}
 	// Finished tells of a result that was read from the store.
 	Finished struct{ Result *task.Result }
@@ -36,6 +36,7 @@ type (
 	Audited struct {
 		ID      task.ID
 		Attempt string // the one that was audited
+		First   string // the worker that made it
 		Worker  string // the one that did it again
 		Equal   bool
 		Skipped bool
@@ -49,7 +50,7 @@ type (
 		Nodes   []Node
 		Results map[task.ID]*task.Result
 		Present map[task.ID]bool // as in Started
-		Audited map[task.ID]bool
+		Audits  map[task.ID]Audited
 	}
 	// Placed tells that the task's output stands in the checkpoint.
 	Placed struct {
@@ -125,6 +126,9 @@ type (
 	// Pause tells that the state has paused the run because of the failure: the
 	// store is full, or does not answer. Resumed goes on, Stopped gives up.
 	Pause struct{ Failure task.Failure }
+	// Look asks what result the task has in the store now. Finished answers, or
+	// nothing if there is none.
+	Look struct{ ID task.ID }
 	// Forget removes the result of the attempt, if it is still the one that stands:
 	// it was made of other bytes of Input than those that stand.
 	Forget struct {
@@ -152,6 +156,7 @@ func (Publish) effect()  {}
 func (Withdraw) effect() {}
 func (Noted) effect()    {}
 func (Pause) effect()    {}
+func (Look) effect()     {}
 func (Forget) effect()   {}
 func (Expire) effect()   {}
 func (Decide) effect()   {}

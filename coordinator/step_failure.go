@@ -26,11 +26,10 @@ const storagePause = 32
 type trouble struct {
 	seen     []string       // attempts that gave no result
 	failures []task.Failure // those that count
-	died     int            // memory classes at which it killed its workers
-	memory   int64          // the largest of them
+	died     int            // memory classes in which it killed its workers
 	void     int            // complaints of inputs that are not lost
 	repairs  int
-	stale    []string // attempts whose results are not to be believed
+	stale    []*task.Result // not to be believed
 	// err is why it failed for good, by itself; cause is who did, itself or a task
 	// that it needs; dropped counts those that failed with it.
 	err     error
@@ -39,7 +38,14 @@ type trouble struct {
 }
 
 // forgot reports whether the attempt's result was found stale.
-func (t *trouble) forgot(attempt string) bool { return t != nil && slices.Contains(t.stale, attempt) }
+func (t *trouble) forgot(attempt string) bool {
+	return t != nil && slices.ContainsFunc(t.stale, func(r *task.Result) bool { return r.Attempt == attempt })
+}
+
+// doubts reports whether those bytes were found stale.
+func (t *trouble) doubts(sum string) bool {
+	return t != nil && slices.ContainsFunc(t.stale, func(r *task.Result) bool { return holds(r, sum) })
+}
 
 func (s *State) troubled(u *unit) *trouble {
 	if u.trouble == nil {
@@ -51,12 +57,23 @@ func (s *State) troubled(u *unit) *trouble {
 // failure takes note of an attempt without a result.
 func (s *State) failure(f task.Failure) {
 	u := s.index[f.ID]
-	if u == nil || !u.phase.running() {
-		return // an attempt of a task that another attempt has finished
+	if u == nil {
+		return
 	}
 	t := s.troubled(u)
 	if slices.Contains(t.seen, f.Attempt) {
 		return
+	}
+	if f.Copy == task.CopyAudit {
+		if s.audits[u] != nil {
+			t.seen = append(t.seen, f.Attempt)
+			s.emit(Noted{Failure: f})
+			s.skip(u) // says nothing of the task, which has a result
+		}
+		return
+	}
+	if !u.phase.running() {
+		return // an attempt of a task that another attempt has finished
 	}
 	t.seen = append(t.seen, f.Attempt)
 	var producer *unit // whose bytes have to be made again
@@ -70,18 +87,25 @@ func (s *State) failure(f task.Failure) {
 	case task.Lost:
 		var known bool
 		if producer, known = missed(u, f.Producer); !known {
-			// It says what this run does not see. A worker may well be behind, but one that
-			// never comes to its senses must not keep the run from ending.
+			// The worker is behind, or it is this coordinator that is: another may have had
+			// the input made again. It must not keep the run from ending in any case.
 			if t.void++; t.void > maxVoid {
 				t.failures = append(t.failures, f)
 				final = true
+			} else if f.Producer != nil && s.index[f.Producer.ID] != nil {
+				s.emit(Look{ID: f.Producer.ID})
 			}
 		}
 	case task.Died:
-		// Several copies of a task may die in one memory class.
-		if t.died == 0 || f.Memory == 0 || f.Memory > t.memory {
+		// Several copies of a task may die in one memory class, and a coordinator may
+		// have raised the task to the next before it died itself.
+		switch {
+		case f.Memory == 0 || u.Memory == 0:
 			t.died++
-			t.memory = f.Memory
+		case f.Memory > u.Memory:
+			t.died = maxEscalations + 1
+		default:
+			t.died = max(t.died, 1)
 		}
 		if final = t.died > maxEscalations; final {
 			t.failures = append(t.failures, f)
@@ -104,6 +128,10 @@ func (s *State) failure(f task.Failure) {
 	}
 	if producer != nil {
 		s.remake(producer, f.Message)
+	}
+	if f.Copy == task.CopyTwin {
+		s.dropTwin(u)
+		return // the first message is still out
 	}
 	if u.twin == twinSpent { // a failure begins another series of attempts
 		u.twin = twinNone
@@ -194,6 +222,8 @@ func (s *State) drop(u, cause *unit) {
 		}
 		if c.phase == waiting {
 			s.drop(c, cause)
+		} else if c.there() {
+			s.use(c) // what it decided need not wait for u any more
 		}
 	}
 }

@@ -43,9 +43,6 @@ func (s *State) add(nodes []Node) ([]*unit, error) {
 				return nil, fmt.Errorf("%w: task %s has two lists of inputs", errPlan, n.ID.Short())
 			}
 			s.open -= u.owes()
-			if n.Output && !u.Output || n.Decide && !u.Decide {
-				u.told = false
-			}
 			u.Chain, u.Output, u.Decide = u.Chain || n.Chain, u.Output || n.Output, u.Decide || n.Decide
 			u.Expires = u.Expires && n.Expires
 			s.open += u.owes()
@@ -58,9 +55,11 @@ func (s *State) add(nodes []Node) ([]*unit, error) {
 // begin takes what the store holds of units and sets off what the wanted outputs
 // among them need: it walks back from those, as far as results or bytes are
 // missing that something on the way will read.
-func (s *State) begin(units []*unit, results map[task.ID]*task.Result, present, audited map[task.ID]bool) {
+func (s *State) begin(units []*unit, results map[task.ID]*task.Result, present map[task.ID]bool, audits map[task.ID]Audited) {
 	for _, u := range units {
-		u.audited = u.audited || audited[u.ID]
+		if a, in := audits[u.ID]; in {
+			s.audited(u, a)
+		}
 		if r := results[u.ID]; r != nil && u.phase == idle {
 			u.result, u.gone = r, present != nil && !present[u.ID]
 			s.land(u)
@@ -224,7 +223,9 @@ func (u *unit) stale() (*unit, bool) {
 			return nil, true
 		}
 		p := u.inputs[n]
-		if made := p.known(); made != nil && !slices.ContainsFunc(made.Outputs, func(w task.Written) bool { return w.SHA256 == c.SHA256 }) {
+		made := p.known()
+		switch {
+		case made != nil && !holds(made, c.SHA256), made == nil && p.trouble.doubts(c.SHA256):
 			return p, true
 		}
 		n++
@@ -232,10 +233,23 @@ func (u *unit) stale() (*unit, bool) {
 	return nil, n != len(u.inputs)
 }
 
-// forget drops a stale result and has the task run again; any bytes may come of it.
+// holds reports whether one of the result's outputs has that hash.
+func holds(r *task.Result, sum string) bool {
+	return slices.ContainsFunc(r.Outputs, func(w task.Written) bool { return w.SHA256 == sum })
+}
+
+// forget drops a stale result and has the task run again, if anybody needs it; any
+// bytes may come of it. What was made of its bytes is in the same doubt and goes
+// before it: as long as any of it stands, so does the trace that leads there, and a
+// coordinator that dies in between leaves nothing in doubt that is not found again.
 func (s *State) forget(u, input *unit) {
+	for _, c := range u.readers {
+		if c.known() != nil {
+			s.forget(c, u)
+		}
+	}
 	r, t := u.known(), s.troubled(u)
-	t.stale = append(t.stale, r.Attempt)
+	t.stale = append(t.stale, r)
 	if u.there() {
 		s.vanish(u)
 	}
@@ -245,26 +259,31 @@ func (s *State) forget(u, input *unit) {
 		f.Input = input.ID
 	}
 	s.emit(f)
-	if len(t.stale) > maxRepairs {
+	switch {
+	case len(t.stale) > maxRepairs:
 		s.giveUp(u, fmt.Errorf("task %s was made of other bytes than its inputs have, %d times, last by worker %s: one of the machines is broken", u.ID.Short(), len(t.stale), r.Worker))
 		return
-	}
-	if !u.phase.running() {
+	case u.Decide && u.grown:
+		s.end(fmt.Errorf("task %s by worker %s decided upon bytes that other workers did not find, and part of the plan was made from what it decided: submit again; what is not in doubt is kept", u.ID.Short(), r.Worker))
+		return
+	case !u.phase.running():
 		s.set(u, idle)
 	}
-	s.open -= u.owes()
-	u.must = true // also for those who have read it and are done
-	s.open += u.owes()
-	s.require(u)
+	if u.wanted() {
+		s.require(u)
+	}
 	s.void(u) // last, so that the inputs are held on to all the time
+	s.settle(u)
 }
+
+// wanted reports whether the run has a use for the task's bytes.
+func (u *unit) wanted() bool { return u.Output || u.wants > 0 || u.Decide && !u.grown }
 
 // remake has a task run again whose bytes were lost, if anybody needs them.
 func (s *State) remake(u *unit, reason string) {
 	s.vanish(u)
 	u.gone = true
-	needed := u.Output || u.wants > 0 || u.Decide && !u.grown
-	if !needed {
+	if !u.wanted() {
 		return
 	}
 	t := s.troubled(u)
@@ -285,13 +304,12 @@ func (s *State) grow(e Grown) {
 	s.open -= u.owes()
 	u.grown = true
 	s.open += u.owes()
-	s.decided[u] = u.known()
 	units, err := s.add(e.Nodes)
 	if err != nil {
 		s.end(err)
 		return
 	}
-	s.begin(units, e.Results, e.Present, e.Audited)
+	s.begin(units, e.Results, e.Present, e.Audits)
 	s.settle(u)
 	s.unwanted(u)
 }
