@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/shardpress/shardpress/internal/redact"
 	"github.com/shardpress/shardpress/internal/task"
 )
 
@@ -55,7 +56,7 @@ func (t *tail) text() string {
 // record of an attempt.
 func capture(log *slog.Logger) (*slog.Logger, *tail) {
 	t := &tail{}
-	return slog.New(tee{log.Handler(), slog.NewTextHandler(t, &slog.HandlerOptions{Level: slog.LevelDebug})}), t
+	return slog.New(tee{log.Handler(), slog.NewTextHandler(t, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: redact.Attr})}), t
 }
 
 // tee hands records to two handlers.
