@@ -96,12 +96,16 @@ func (d *delivery) Extend() error {
 // Done also acknowledges for a holder that was silent for too long: it comes after a
 // commit, and the task needs nobody any more.
 func (d *delivery) Done(ctx context.Context) error {
-	lost := 0
+	silent := 0
 	err := d.q.persist(ctx, d.msg.Reply, 0, func(ctx context.Context) error {
-		_, err := d.q.nc.RequestWithContext(ctx, d.msg.Reply, []byte("+ACK"))
-		if errors.Is(err, nats.ErrNoResponders) {
-			if lost++; lost > 1 { // the stream was lost, and the task with it
-				return nil
+		tctx, stop := context.WithTimeout(ctx, d.q.ackTimeout())
+		defer stop()
+		_, err := d.q.nc.RequestWithContext(tctx, d.msg.Reply, []byte("+ACK"))
+		if errors.Is(err, nats.ErrNoResponders) || tctx.Err() != nil && ctx.Err() == nil {
+			// A broker that lost its stream does not answer, and not either after the stream
+			// was made again: it does not know this delivery.
+			if silent++; silent == maxSilent {
+				return errUnconfirmed
 			}
 		}
 		return err
@@ -110,6 +114,16 @@ func (d *delivery) Done(ctx context.Context) error {
 		return fmt.Errorf("acknowledge task: %w", err)
 	}
 	return nil
+}
+
+// maxSilent is how often an acknowledgement is sent to a broker that is there and
+// does not confirm it.
+const maxSilent = 3
+
+var errUnconfirmed = errors.New("the broker does not confirm it: it may have lost its state, or offer the task again")
+
+func (q *Queue) ackTimeout() time.Duration {
+	return max(min(5*time.Second, q.opts.AckWait/6), 100*time.Millisecond)
 }
 
 func (d *delivery) Retry(after time.Duration) error {

@@ -49,11 +49,14 @@ func (q *Queue) disconnected(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case <-l.closed:
-	case <-l.up:
-		l.up = make(chan struct{})
-		q.log.Warn("connection to the broker was lost; trying again", "err", err)
+	case <-l.closed: // on purpose
 	default:
+		select {
+		case <-l.up:
+			l.up = make(chan struct{})
+			q.log.Warn("connection to the broker was lost; trying again", "err", err)
+		default:
+		}
 	}
 	for w := range l.waiting {
 		w.cancel(errDisconnected)
