@@ -20,7 +20,7 @@ const (
 )
 
 // jitter makes up to a half more of d.
-func jitter(d time.Duration) time.Duration { return d + rand.N(d/2) }
+func jitter(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 
 // next pulls a task and takes room for it. place is nil if none is to be done: it has
 // been dealt with.

@@ -244,7 +244,9 @@ func (s *shift) settle(ctx context.Context, a *attempt, err error) AttemptEnd {
 		a.log.WarnContext(ctx, "attempt failed by the store, the task is given back", "after", after, "err", err)
 		s.end(calm, a, task.AttemptStorage, err)
 		s.giveBack(a.d, a.m, after)
-		s.notify(&task.Notice{ID: a.m.ID, State: task.Failed, Failure: s.failure(a, kind, err)})
+		if a.m.Copy != task.CopyAudit { // nobody waits for an audit, and the task has its result
+			s.notify(&task.Notice{ID: a.m.ID, State: task.Failed, Failure: s.failure(a, kind, err)})
+		}
 		return AttemptEnd{State: task.AttemptStorage, Kind: kind, Err: err}
 	}
 	a.log.InfoContext(ctx, "attempt failed", "kind", kind, "err", err) // the run tells of it, from the failure

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 
@@ -90,21 +89,16 @@ func (s *shift) report(ctx context.Context, a *attempt, found *task.Audit) error
 	return nil
 }
 
-// errVoid marks an audit that came to nothing.
-var errVoid = errors.New("audit not possible")
-
-// voidAudit gives up an audit that cannot be made: a notice without an audit says so.
+// voidAudit gives up an audit that cannot be made, which says nothing of the task.
 func (s *shift) voidAudit(ctx context.Context, a *attempt, cause error) AttemptEnd {
 	calm, cancel := last(ctx)
 	defer cancel()
-	err := fmt.Errorf("%w: %w", errVoid, cause)
+	err := fmt.Errorf("audit not possible: %w", cause)
 	a.log.WarnContext(ctx, "audit came to nothing", "err", err)
 	s.end(calm, a, task.AttemptFailed, err)
-	if err := a.d.Abandon("audit not possible"); err != nil {
-		s.warn(calm, "audit not abandoned", a.m.ID, err)
-	}
-	s.notify(&task.Notice{ID: a.m.ID, State: task.Audited})
-	return AttemptEnd{State: task.AttemptFailed, Kind: kindOf(cause), Err: err}
+	f := s.failure(a, kindOf(cause), err)
+	s.fail(calm, a.d, a.m, f)
+	return AttemptEnd{State: task.AttemptFailed, Kind: f.Kind, Err: err}
 }
 
 // difference says how outputs differ from those of a result, "" if they do not.

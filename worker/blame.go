@@ -201,7 +201,7 @@ func (s *shift) rest() time.Duration {
 	if most <= 0 {
 		most = 30 * time.Second
 	}
-	d := jitter(min(most, time.Second<<min(n-1, 5)) * 2 / 3)
+	d := jitter(max(1, min(most, time.Second<<min(n-1, 5))*2/3))
 	s.room.rest(d)
 	return d
 }

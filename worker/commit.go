@@ -181,7 +181,7 @@ func shorten(s string, n int) string {
 
 // failure describes why an attempt gave no result.
 func (s *shift) failure(a *attempt, kind task.Kind, cause error) *task.Failure {
-	f := &task.Failure{ID: a.m.ID, Attempt: a.id, Worker: s.Name, Kind: kind, Message: shorten(cause.Error(), maxText)}
+	f := &task.Failure{ID: a.m.ID, Attempt: a.id, Worker: s.Name, Copy: a.m.Copy, Kind: kind, Message: shorten(cause.Error(), maxText)}
 	var lost *operation.LostInput
 	if kind == task.Lost && errors.As(cause, &lost) {
 		f.Producer = &task.Producer{ID: lost.ID, Attempt: lost.Attempt}
@@ -216,7 +216,7 @@ func (s *shift) refuse(ctx context.Context, d queue.Delivery, m *task.Message, c
 		return
 	}
 	s.fail(ctx, d, m, &task.Failure{
-		ID: m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Kind: task.Invalid, Message: shorten(cause.Error(), maxText),
+		ID: m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Copy: m.Copy, Kind: task.Invalid, Message: shorten(cause.Error(), maxText),
 	})
 }
 

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -47,13 +45,9 @@ func (s *shift) poison(ctx context.Context, a *attempt) (over bool, err error) {
 	}
 	if d.poisonous() {
 		cause := fmt.Errorf("%d attempts ended with their workers, in memory class %d MiB: on %s", d.here, a.cell.Memory>>20, strings.Join(d.workers, ", "))
-		if a.m.Copy == task.CopyAudit {
-			s.voidAudit(ctx, a, cause)
-			return true, nil
-		}
-		s.fail(ctx, a.d, a.m, &task.Failure{
-			ID: a.m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Kind: task.Died, Message: shorten(cause.Error(), maxText), Memory: a.m.Memory,
-		})
+		f := s.failure(a, task.Died, cause)
+		f.Memory = a.m.Memory
+		s.fail(ctx, a.d, a.m, f)
 		return true, nil
 	}
 	if d.here+d.below >= aloneAfter {
