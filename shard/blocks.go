@@ -3,6 +3,8 @@ package shard
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,10 +48,21 @@ type blocks struct {
 	tick   int64
 	stream map[int]stream // by file
 	sizes  []int64        // by file
+	ids    []Identity     // by file
+	cache  BlockCache     // or nil
 	wanted [][][2]int64   // by file: ranges that will be read, sorted, apart; nil for all
 }
 
 var errClosed = errors.New("source is closed")
+
+// BlockCache keeps parts of weight files near those who read them again: a machine's disk. Its methods may be called from many goroutines. What
+// it does not have, or no longer, is fetched; what it gives must be what was stored.
+type BlockCache interface {
+	// Load fills p with what was stored under name and has the length of p, or reports that it cannot.
+	Load(name string, p []byte) bool
+	// Store may keep a copy of p. Name is a token of hexadecimal digits.
+	Store(name string, p []byte)
+}
 
 // span names a block.
 type span struct {
@@ -83,7 +96,16 @@ func newBlocks(ctx context.Context, fetch func(ctx context.Context, file int, p 
 }
 
 // add tells of the next file.
-func (b *blocks) add(size int64) { b.sizes = append(b.sizes, size) }
+func (b *blocks) add(f File) {
+	b.sizes, b.ids = append(b.sizes, f.Size), append(b.ids, f.Identity)
+}
+
+// name is what a cache calls a block: by the identity of the file, so that whatever has the same bytes has the same name.
+func (b *blocks) name(s span) string {
+	id := b.ids[s.file]
+	sum := sha256.Sum256(fmt.Appendf(nil, "shardpress block 1\n%s\n%s\n%d\n%d\n", id.Kind, id.Value, s.begin, s.end))
+	return hex.EncodeToString(sum[:])
+}
 
 // want keeps tensors in mind as the only ranges that will be read.
 func (b *blocks) want(tensors []Tensor) {
@@ -268,7 +290,11 @@ func (b *blocks) start(key span) *block {
 // fill fetches a block.
 func (b *blocks) fill(x *block, buf []byte) {
 	var err error
+	cached := b.cache != nil && b.cache.Load(b.name(x.span), buf)
 	for range maxFetches {
+		if cached {
+			break
+		}
 		if err = b.fetch(b.ctx, x.file, buf, x.begin); err == nil || b.ctx.Err() != nil || final(err) {
 			break
 		}
@@ -277,6 +303,9 @@ func (b *blocks) fill(x *block, buf []byte) {
 		err = errClosed
 	}
 	err = reached(err)
+	if err == nil && b.cache != nil && !cached {
+		b.cache.Store(b.name(x.span), buf)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {

@@ -37,7 +37,7 @@ func newFar(t *testing.T, sizes ...int64) *far {
 			b[i] = byte(r.Uint32())
 		}
 		f.data = append(f.data, b)
-		f.add(n)
+		f.add(File{Size: n, Identity: Identity{Kind: "test", Value: string(rune(len(f.data)))}})
 	}
 	t.Cleanup(f.close)
 	return f
@@ -238,5 +238,58 @@ func TestBlocksCancelAndClose(t *testing.T) {
 	}
 	if n := f.now.Load(); n != 0 {
 		t.Errorf("%d fetches go on after close", n)
+	}
+}
+
+// kept is a cache in memory.
+type kept struct {
+	mu     sync.Mutex
+	blocks map[string][]byte
+	hits   int
+}
+
+func (k *kept) Load(name string, p []byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b, ok := k.blocks[name]
+	if !ok || len(b) != len(p) {
+		return false
+	}
+	k.hits++
+	copy(p, b)
+	return true
+}
+
+func (k *kept) Store(name string, p []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.blocks[name] = bytes.Clone(p)
+}
+
+// What is in the cache is not fetched, by whoever reads the same files; what could not be fetched is not in the cache.
+func TestBlocksUseACache(t *testing.T) {
+	t.Parallel()
+	k := &kept{blocks: map[string][]byte{}}
+	broken := errors.New("broken")
+	for i := range 2 {
+		f := newFar(t, 100, 50)
+		f.cache = k
+		f.fail = func(s span) error {
+			if s.file == 1 {
+				return broken
+			}
+			return nil
+		}
+		f.check(t, 0, 0, 100)
+		if err := (remoteFile{f.blocks, 1, 50}).readFull(t.Context(), make([]byte, 5), 0); !errors.Is(err, broken) {
+			t.Errorf("error %v", err)
+		}
+		n := len(slices.DeleteFunc(f.settle(), func(s span) bool { return s.file == 1 }))
+		if want := []int{7, 0}[i]; n != want {
+			t.Errorf("reader %d: %d fetches, want %d", i, n, want)
+		}
+	}
+	if len(k.blocks) != 7 {
+		t.Errorf("%d blocks are kept", len(k.blocks))
 	}
 }

@@ -125,8 +125,9 @@ func (p *bucketPlace) describe(ctx context.Context, name string, content bool) (
 			return fail(err)
 		}
 	}
-	p.add(f)
-	return File{Name: name, Size: info.Size, HeaderDigest: h.Digest, Identity: id}, h, nil
+	file := File{Name: name, Size: info.Size, HeaderDigest: h.Digest, Identity: id}
+	p.add(f, file)
+	return file, h, nil
 }
 
 // header reads the header of an object in one read, or in two if it is long.
@@ -203,14 +204,16 @@ func (p *bucketPlace) verify(ctx context.Context, want File) error {
 	if have != want.Identity {
 		return changed(p, want.Name)
 	}
-	p.add(f)
+	p.add(f, want)
 	return nil
 }
 
-func (p *bucketPlace) add(f bucketFile) {
+func (p *bucketPlace) add(f bucketFile, described File) {
 	p.files = append(p.files, f)
-	p.blocks.add(f.size)
+	p.blocks.add(described)
 }
+
+func (p *bucketPlace) keep(c BlockCache) { p.blocks.cache = c }
 
 func (p *bucketPlace) want(tensors []Tensor) { p.blocks.want(tensors) }
 

@@ -107,6 +107,8 @@ func (d *directory) verify(ctx context.Context, f File) error {
 
 func (d *directory) want([]Tensor) {}
 
+func (d *directory) keep(BlockCache) {}
+
 func (d *directory) reading(ctx context.Context, i int, read func(weightFile) error) error {
 	handle, err := d.acquire(i)
 	if err != nil {

@@ -27,6 +27,8 @@ type place interface {
 	reading(ctx context.Context, i int, read func(weightFile) error) error
 	// want says that only these ranges will be read, File counting the files added.
 	want(tensors []Tensor)
+	// keep says where to keep what is read from afar.
+	keep(BlockCache)
 	close() error
 }
 

@@ -56,6 +56,10 @@ func (s *Source) Close() error { return s.place.close() }
 // distance is of use. It must be called before the first read.
 func (s *Source) Want(tensors []Tensor) { s.place.want(tensors) }
 
+// Cache has the source look for weights in a cache first, and keep there what it fetched, if its files are in a store. It must be called before the
+// first read.
+func (s *Source) Cache(c BlockCache) { s.place.keep(c) }
+
 // changed says that a file is no longer what was described.
 func changed(p place, name string) error {
 	return fmt.Errorf("read %s: %w since it was described; run again to compress what it holds now", p.where(name), ErrSourceChanged)

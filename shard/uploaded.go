@@ -188,8 +188,10 @@ func (p *uploadedPlace) verify(_ context.Context, want File) error {
 
 func (p *uploadedPlace) add(i int) {
 	p.files = append(p.files, i)
-	p.blocks.add(p.doc.Files[i].Size)
+	p.blocks.add(p.doc.Files[i].File)
 }
+
+func (p *uploadedPlace) keep(c BlockCache) { p.blocks.cache = c }
 
 func (p *uploadedPlace) want(tensors []Tensor) { p.blocks.want(tensors) }
 

@@ -39,6 +39,9 @@ type Opener struct {
 	// NoHub refuses hub locations.
 	NoHub bool
 
+	// Cache, if not nil, keeps near what Source reads from afar.
+	Cache shard.BlockCache
+
 	mu       sync.Mutex
 	uploaded map[string]*shard.Uploaded // by ID: documents do not change, and each task reads one
 	hubs     map[hub.Ref]*hub.Bucket    // by pinned reference: listings do not change either
@@ -84,6 +87,14 @@ func (o *Opener) Open(ctx context.Context, location string) (*shard.Checkpoint, 
 
 // Source opens weight files of a checkpoint and holds them against their identities.
 func (o *Opener) Source(ctx context.Context, location string, files []shard.File) (*shard.Source, error) {
+	s, err := o.source(ctx, location, files)
+	if err == nil && o.Cache != nil {
+		s.Cache(o.Cache)
+	}
+	return s, err
+}
+
+func (o *Opener) source(ctx context.Context, location string, files []shard.File) (*shard.Source, error) {
 	switch {
 	case strings.HasPrefix(location, schemeFile):
 		dir, err := o.confine(location)
