@@ -58,7 +58,9 @@ type Run struct {
 	NoReuse bool
 	// Watch is told what happens, from one goroutine at a time. It must not block.
 	Watch func(Update)
-	Log   *slog.Logger
+	// Observe gives who is told of a run, for traces and metrics; nil: nobody.
+	Observe func(run string) Observer
+	Log     *slog.Logger
 }
 
 // Update is news of a run for whoever watches it.
@@ -111,6 +113,11 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 		events:  make(chan Event, 64),
 		index:   map[task.ID]int{},
 		fresh:   map[task.ID]bool{},
+		asked:   map[task.ID]bool{},
+		observe: nobody{},
+	}
+	if r.Observe != nil {
+		d.observe = r.Observe(d.outcome.Run)
 	}
 	for i, u := range r.Plan.Units {
 		d.index[u.ID] = i
@@ -119,7 +126,7 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 	if d.recipe, err = r.Plan.Recipe.Canonical(); err != nil {
 		return nil, err
 	}
-	err = d.drive(ctx)
+	err = d.drive(d.observe.Context(ctx))
 	state, message := StateDone, ""
 	if err != nil {
 		state, message = StateFailed, err.Error()
@@ -129,6 +136,8 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 	}
 	d.summarize(state, err, time.Since(begin))
 	d.tell(Update{Kind: UpdateFinished, Message: message})
+	d.observe.Finished(context.WithoutCancel(ctx), state, err, slog.Int("tasks", d.outcome.Tasks), slog.Int("run", d.outcome.Executed),
+		slog.Int("reused", d.outcome.Reused), slog.Int("repaired", d.outcome.Repaired), slog.Int("failures", d.outcome.Failures))
 	// The record of the run is for people; the run's fate does not hang on it.
 	if rerr := d.record(context.WithoutCancel(ctx)); rerr != nil {
 		r.Log.Warn("run not recorded", "run", d.outcome.Run, "err", rerr)
@@ -155,7 +164,9 @@ type driver struct {
 	events  chan Event
 	index   map[task.ID]int  // into Plan.Units
 	fresh   map[task.ID]bool // finished in this run, by this process's own eyes
+	asked   map[task.ID]bool // published by this process
 	busy    int              // effects under way
+	observe Observer
 
 	check  *time.Timer   // when to reconcile
 	pause  time.Duration // before the next time
@@ -184,6 +195,7 @@ func (d *driver) drive(ctx context.Context) error {
 		return err
 	}
 	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
+	d.observe.Began(ctx, len(d.Plan.Units), len(results))
 	d.state = NewState(nodes(d.Plan), Options{Window: maxOutstanding})
 
 	d.pause = reconcileSoon
@@ -192,6 +204,7 @@ func (d *driver) drive(ctx context.Context) error {
 	effects := d.state.Step(Started{Results: results})
 	for {
 		done, err := d.act(work, effects)
+		d.count()
 		if done {
 			cancel()
 			d.drain()
@@ -236,6 +249,9 @@ func (d *driver) act(ctx context.Context, effects []Effect) (done bool, err erro
 			}
 		case Noted:
 			d.outcome.Failures++
+			if !e.Final {
+				d.observe.Retried(ctx, e.Failure.Kind)
+			}
 			d.tell(Update{
 				Kind: UpdateFailed, Unit: d.index[e.Failure.ID], Task: e.Failure.ID.Short(),
 				Worker: e.Failure.Worker, Message: e.Failure.Message,
@@ -269,6 +285,7 @@ func (d *driver) note(e Event) []Effect {
 		d.tell(Update{Kind: UpdatePlaced, Unit: d.index[e.ID], Task: e.ID.Short()})
 	case Broken:
 		d.outcome.Repaired++
+		d.observe.Repaired(context.Background())
 		d.tell(Update{Kind: UpdateRepair, Unit: d.index[e.ID], Task: e.ID.Short(), Message: e.Reason})
 		d.Log.Warn("stored bytes were lost, making them again", "task", e.ID.Short(), "reason", e.Reason)
 	}
@@ -282,11 +299,20 @@ func (d *driver) publish(ctx context.Context, p Publish) error {
 	if err != nil {
 		return fmt.Errorf("store task %s: %w", u.ID.Short(), err)
 	}
-	err = d.Queue.Publish(ctx, &task.Message{
-		ID: u.ID, Run: d.outcome.Run, Class: operation.ClassF32, Memory: u.Layout.Memory,
+	m := &task.Message{
+		ID: u.ID, Run: d.outcome.Run, Op: operation.EncodeOp, Class: operation.ClassF32, Memory: u.Layout.Memory,
 		Location: d.Location, Files: u.Files, Repair: p.Repair,
-	})
-	if errors.Is(err, queue.ErrOutstanding) {
+	}
+	ctx, published := d.observe.Published(ctx, m, d.reason(p))
+	err = d.Queue.Publish(ctx, m)
+	outstanding := errors.Is(err, queue.ErrOutstanding)
+	if outstanding {
+		published(false, nil)
+	} else {
+		d.asked[u.ID] = true
+		published(err == nil, err)
+	}
+	if outstanding {
 		// Queued already, or its last delivery is just being removed from the queue:
 		// then nobody has it, and nobody will say so.
 		d.soon()
@@ -446,7 +472,9 @@ func (d *driver) result(ctx context.Context, id task.ID) (*task.Result, error) {
 
 func (d *driver) place(ctx context.Context, r *task.Result, fresh bool) Event {
 	u := &d.Plan.Units[d.index[r.ID]]
+	ctx, placed := d.observe.Placed(ctx, r.ID, u.Layout.Size())
 	err := d.Output.Place(ctx, d.Store, u, r, fresh)
+	placed(err)
 	var lost *lostError
 	switch {
 	case err == nil:
@@ -459,7 +487,9 @@ func (d *driver) place(ctx context.Context, r *task.Result, fresh bool) Event {
 }
 
 func (d *driver) assemble(ctx context.Context, results []*task.Result) Event {
+	ctx, assembled := d.observe.Phase(ctx, "assemble")
 	report, err := d.Output.Assemble(ctx, d.Store, d.Plan, results)
+	assembled(err)
 	var lost *lostError
 	switch {
 	case err == nil:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/queue"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/internal/telemetry"
@@ -79,4 +80,9 @@ func Backlog(q Queue) func(context.Context) ([]telemetry.Cell, error) {
 		}
 		return cells, nil
 	}
+}
+
+// Runs has telemetry follow the runs of a coordinator.
+func Runs(t *telemetry.Telemetry) func(run string) coordinator.Observer {
+	return func(run string) coordinator.Observer { return t.Run(run) }
 }

@@ -82,7 +82,7 @@ func TestRedelivery(t *testing.T) {
 	m := &task.Message{ID: id, Run: run, Class: class, Op: op, Memory: 1 << 20}
 	ctx, published := tel.Run(run).Published(t.Context(), m, telemetry.ReasonFirst)
 	err = q.Publish(ctx, m)
-	published(err)
+	published(err == nil, err)
 	if err != nil {
 		t.Fatal(err)
 	}

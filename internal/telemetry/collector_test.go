@@ -67,7 +67,7 @@ func TestNothingConfigured(t *testing.T) {
 		ended(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 		r.Began(t.Context(), 1, 0)
 		ctx, end := r.Published(t.Context(), m, ReasonFirst)
-		end(nil)
+		end(true, nil)
 		if _, has := ctx.Deadline(); has {
 			t.Error("the context has changed")
 		}

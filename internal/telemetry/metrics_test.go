@@ -96,10 +96,12 @@ func busy(t *testing.T, tel *Telemetry) {
 	r.Counted("running", map[string]int64{"queued": 1, "running": 1, "placed": 1})
 	for n, reason := range []string{ReasonFirst, ReasonAgain, ReasonTwin, ReasonAudit} {
 		_, end := r.Published(ctx, message("R", byte(n)), reason)
-		end(nil)
+		end(true, nil)
 	}
 	_, end := r.Published(ctx, message("R", 9), ReasonFirst)
-	end(errors.New("refused"))
+	end(false, errors.New("refused"))
+	_, end = r.Published(ctx, message("R", 9), ReasonFirst)
+	end(false, nil) // it is outstanding
 	r.Repaired(ctx)
 	r.Retried(ctx, task.Transient)
 	r.Audited(ctx, AuditEqual)
@@ -145,7 +147,7 @@ func TestMetrics(t *testing.T) {
 		{"shardpress_runs", "state=running", 1},
 		{"shardpress_runs_finished_total", "state=failed", 1},
 		{"shardpress_tasks", "state=queued", 1},
-		{"shardpress_tasks_published_total", "reason=first", 1}, // the refused one is none
+		{"shardpress_tasks_published_total", "reason=first", 1}, // neither the refused one nor the one that is outstanding
 		{"shardpress_tasks_published_total", "reason=twin", 1},
 		{"shardpress_tasks_reused_total", "", 1},
 		{"shardpress_tasks_repaired_total", "", 1},

@@ -103,12 +103,13 @@ const (
 	ReasonAudit  = "audit"
 )
 
-// Published is the publish of a message. Its context, given to the queue,
-// makes the attempts its children.
-func (r *Run) Published(ctx context.Context, m *task.Message, reason string) (context.Context, func(error)) {
+// Published is the publish of a message. Its context, given to the queue, makes the
+// attempts its children. It ends with whether the queue has taken the message, which
+// it does not if it has it.
+func (r *Run) Published(ctx context.Context, m *task.Message, reason string) (context.Context, func(taken bool, err error)) {
 	ctx = LogContext(ctx, r.run, m.ID.Short(), 0)
-	count := func(err error) {
-		if err == nil {
+	count := func(taken bool, _ error) {
+		if taken {
 			r.t.metrics.published.Add(ctx, 1, by("reason", reason))
 		}
 	}
@@ -116,9 +117,12 @@ func (r *Run) Published(ctx context.Context, m *task.Message, reason string) (co
 		return ctx, count
 	}
 	ctx, span := r.start(ctx, m.ID, "send task."+opOf(m), trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(messaging(m, "send")...), trace.WithAttributes(keyOutcome.String(reason)))
-	return ctx, func(err error) {
-		count(err)
+		trace.WithAttributes(messaging(m, "send")...), trace.WithAttributes(keyReason.String(reason)))
+	return ctx, func(taken bool, err error) {
+		count(taken, err)
+		if !taken && err == nil {
+			span.SetAttributes(keyOutcome.String("outstanding"))
+		}
 		finish(span, err)
 	}
 }

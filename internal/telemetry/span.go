@@ -27,6 +27,7 @@ const (
 	keyRepair   = attribute.Key("task.repair")
 	keyWorker   = attribute.Key("worker.name")
 	keyAttempt  = attribute.Key("attempt.id")
+	keyReason   = attribute.Key("publish.reason")
 	keyKind     = attribute.Key("failure.kind")
 	keyOutcome  = attribute.Key("outcome")
 	keyBytes    = attribute.Key("bytes")

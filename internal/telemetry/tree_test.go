@@ -96,7 +96,7 @@ func playRun(t *testing.T, getenv func(string) string) (run string) {
 	m := message(run, 1)
 	sent, published := r.Published(ctx, m, ReasonFirst)
 	deliver := travel(sent)
-	published(nil)
+	published(true, nil)
 	first.Flush(ctx)
 
 	begin(t, dies, "w1").Attempt(deliver(), m, 1) // and it is never heard of again
@@ -192,7 +192,7 @@ func TestRedeliveriesAreSiblings(t *testing.T) {
 	run := ulid.Make().String()
 	m := message(run, 1)
 	sent, published := tel.Run(run).Published(t.Context(), m, ReasonFirst)
-	published(nil)
+	published(true, nil)
 	deliver := travel(sent)
 	w := begin(t, tel, "w")
 	_, end1 := w.Attempt(deliver(), m, 1)
@@ -217,7 +217,7 @@ func TestLargeRun(t *testing.T) {
 	r.Began(t.Context(), maxInTree+1, 0)
 	m := message(run, 9)
 	sent, published := r.Published(t.Context(), m, ReasonFirst)
-	published(nil)
+	published(true, nil)
 	_, end := begin(t, tel, "w").Attempt(travel(sent)(), m, 1)
 	end(AttemptEnd{Attempt: "A", Outcome: task.AttemptDone, Err: nil, Bytes: 1})
 	_, placed := r.Placed(t.Context(), m.ID, 5)
