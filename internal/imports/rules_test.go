@@ -55,7 +55,7 @@ func layers() []layer {
 // below is what stands under workers and coordinators.
 func below(more ...string) []string {
 	return append([]string{"internal/tensor", "objstore/...", "compress/...", "shard/...", "internal/model", "internal/eval", "internal/tokenizer",
-		"internal/queue", "internal/task", "internal/source", "internal/operation"}, more...)
+		"internal/queue", "internal/task", "internal/source", "internal/operation", "internal/redact"}, more...)
 }
 
 // confinement keeps modules of other people, and packages of the standard library, where they belong.
