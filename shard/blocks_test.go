@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -239,6 +241,25 @@ func TestBlocksCancelAndClose(t *testing.T) {
 	if n := f.now.Load(); n != 0 {
 		t.Errorf("%d fetches go on after close", n)
 	}
+}
+
+// A store that takes 200 ms to answer costs that once at the beginning, and then once for all blocks that are read ahead together.
+func TestBlocksOfASlowStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t, 16*64)
+		f.fail = func(span) error {
+			<-time.After(200 * time.Millisecond) // by the bubble's clock
+			return nil
+		}
+		start := time.Now()
+		for off := range int64(16 * 64) {
+			f.check(t, 0, off, 1)
+		}
+		if took, most := time.Since(start), 64/maxAhead*200*time.Millisecond; took > most+time.Second {
+			t.Errorf("64 blocks by single bytes took %v, want about %v", took, most)
+		}
+	})
 }
 
 // kept is a cache in memory.

@@ -227,7 +227,7 @@ func (p *uploadedPlace) fetch(ctx context.Context, file int, b []byte, off int64
 	}
 	// A note for the next Upload. Who may not write says it in the error all the same.
 	text := err.Error() + "\n"
-	_, _ = p.bucket.Put(ctx, damagedKey+name, strings.NewReader(text), int64(len(text)), objstore.PutOptions{}) //nolint:errcheck // as above
+	_, _ = p.bucket.Put(ctx, damagedKey+name, strings.NewReader(text), int64(len(text)), objstore.PutOptions{})
 	return fmt.Errorf("extent %s: %w; upload the checkpoint again, which sends only what is damaged", name, err)
 }
 

@@ -25,9 +25,9 @@ import (
 //
 // A cache that cannot be written is of no use, but no harm either: Stats tells.
 type Cache struct {
-	dir  string
-	max  int64
-	lock *os.File
+	dir   string
+	limit int64
+	lock  *os.File
 
 	mu     sync.Mutex
 	order  *list.List               // of cached, the latest used first
@@ -53,12 +53,12 @@ var _ shard.BlockCache = (*Cache)(nil)
 
 var cacheName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// OpenCache opens a cache of at most max bytes in a directory, which is made if need be and must hold nothing else. One process uses it at a time.
-func OpenCache(dir string, max int64) (_ *Cache, err error) {
+// OpenCache opens a cache of at most limit bytes in a directory, which is made if need be and must hold nothing else. One process uses it at a time.
+func OpenCache(dir string, limit int64) (_ *Cache, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open cache: %w", err)
 	}
-	c := &Cache{dir: dir, max: max, order: list.New(), have: map[string]*list.Element{}, coming: map[string]bool{}}
+	c := &Cache{dir: dir, limit: limit, order: list.New(), have: map[string]*list.Element{}, coming: map[string]bool{}}
 	if c.lock, err = os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("open cache: %w", err)
 	}
@@ -170,8 +170,8 @@ func (c *Cache) read(name string, p []byte) bool {
 	if info, err := f.Stat(); err != nil || info.Size() != int64(len(p)+len(sum)) || sha256.Sum256(p) != sum {
 		return false
 	}
-	now := time.Now()                      // what a later process goes by; if it fails, that one forgets sooner
-	_ = os.Chtimes(c.path(name), now, now) //nolint:errcheck // as above
+	now := time.Now() // what a later process goes by; if it fails, that one forgets sooner
+	_ = os.Chtimes(c.path(name), now, now)
 	return true
 }
 
@@ -179,7 +179,7 @@ func (c *Cache) read(name string, p []byte) bool {
 func (c *Cache) Store(name string, p []byte) {
 	size := int64(len(p)) + sha256.Size
 	c.mu.Lock()
-	if c.have[name] != nil || c.coming[name] || size > c.max || !cacheName.MatchString(name) {
+	if c.have[name] != nil || c.coming[name] || size > c.limit || !cacheName.MatchString(name) {
 		c.mu.Unlock()
 		return
 	}
@@ -228,14 +228,14 @@ func (c *Cache) write(name string, p []byte) error {
 
 // evict makes room for more bytes. It runs under the lock.
 func (c *Cache) evict(more int64) {
-	for c.stats.Bytes+more > c.max && c.order.Len() > 0 {
+	for c.stats.Bytes+more > c.limit && c.order.Len() > 0 {
 		c.remove(c.order.Back())
 	}
 }
 
 // remove forgets a file and deletes it. Who reads it just now reads on.
 func (c *Cache) remove(e *list.Element) {
-	x, _ := c.order.Remove(e).(cached) //nolint:errcheck // the list holds nothing else
+	x, _ := c.order.Remove(e).(cached) // the list holds nothing else
 	delete(c.have, x.name)
 	c.stats.Bytes -= x.size
 	os.Remove(c.path(x.name))

@@ -16,9 +16,9 @@ import (
 	"github.com/shardpress/shardpress/shard"
 )
 
-func openCache(t *testing.T, dir string, max int64) *source.Cache {
+func openCache(t *testing.T, dir string, limit int64) *source.Cache {
 	t.Helper()
-	c, err := source.OpenCache(dir, max)
+	c, err := source.OpenCache(dir, limit)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -260,7 +260,7 @@ func (o *Opener) inside(path, what string) error {
 	if len(o.Dirs) == 0 {
 		return fmt.Errorf("source %q: %w: this program reads no sources from its own disk: start it with --sources, or upload the checkpoint", what, task.ErrInvalid)
 	}
-	real, err := filepath.EvalSymlinks(path)
+	followed, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fmt.Errorf("source %q: %w: mount the directory that holds it on every worker, or upload the checkpoint", what, err)
 	}
@@ -271,7 +271,7 @@ func (o *Opener) inside(path, what string) error {
 		if dir, err = filepath.EvalSymlinks(dir); err != nil {
 			return fmt.Errorf("directory of sources: %w: create it or mount its disk", err)
 		}
-		if rel, err := filepath.Rel(dir, real); err == nil && filepath.IsLocal(rel) {
+		if rel, err := filepath.Rel(dir, followed); err == nil && filepath.IsLocal(rel) {
 			return nil
 		}
 	}

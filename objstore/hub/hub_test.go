@@ -378,7 +378,7 @@ type answers struct{ status, header, value, body string }
 
 func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp := &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{}, ContentLength: -1, Request: r}
-	text := ""
+	var text string
 	switch {
 	case strings.Contains(r.URL.Path, "/revision/"):
 		text = `{"sha":"` + strings.Repeat("a", 40) + `"}`

@@ -139,7 +139,7 @@ func (b *Bucket) connect(ctx context.Context, f objstore.Info, off, end int64) (
 	if !known {
 		at = b.link.address("/" + b.ref.ID + "/resolve/" + b.ref.Revision + "/" + escape(f.Key))
 	}
-	resp, found, err := b.link.get(ctx, at, bytes, b.ref)
+	resp, found, err := b.link.get(ctx, at, bytes, b.ref) //nolint:bodyclose // the body that is returned closes it
 	if err != nil {
 		b.forget(f.Key, at)
 		cancel(nil)

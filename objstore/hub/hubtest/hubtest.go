@@ -4,7 +4,6 @@ package hubtest
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // what git names files by
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -67,10 +66,15 @@ func New(t testing.TB, files map[string][]byte) *Hub {
 func (h *Hub) Commit(branch string, files map[string][]byte) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	sum := sha1.Sum(fmt.Appendf(nil, "%d", len(h.commits))) //nolint:gosec // as above
-	c := hex.EncodeToString(sum[:])
+	c := name(fmt.Appendf(nil, "%d", len(h.commits)))
 	h.commits[c], h.refs[branch] = files, c
 	return c
+}
+
+// name is 40 hexadecimal digits, as git names things by.
+func name(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:20])
 }
 
 // Fail plans faults.
@@ -142,7 +146,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 		c.left -= len(p)
 		return c.ResponseWriter.Write(p)
 	}
-	_, _ = c.ResponseWriter.Write(p[:c.left]) //nolint:errcheck // the connection ends here
+	_, _ = c.ResponseWriter.Write(p[:c.left]) // the connection ends here
 	if f, ok := c.ResponseWriter.(http.Flusher); ok {
 		f.Flush()
 	}
@@ -222,8 +226,7 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, rev string) {
 	}
 	var list []entry
 	for path, b := range files {
-		sum := sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", len(b), b)) //nolint:gosec // as above
-		e := entry{Type: "file", OID: hex.EncodeToString(sum[:]), Size: len(b), Path: path}
+		e := entry{Type: "file", OID: name(b), Size: len(b), Path: path}
 		if IsLarge(path) {
 			sum := sha256.Sum256(b)
 			e.LFS = &lfs{hex.EncodeToString(sum[:]), len(b)}
@@ -239,7 +242,7 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, rev string) {
 	if page == 0 {
 		page = 1000
 	}
-	from, _ := strconv.Atoi(r.URL.Query().Get("cursor")) //nolint:errcheck // none is 0
+	from, _ := strconv.Atoi(r.URL.Query().Get("cursor")) // none is 0
 	to := min(from+page, len(list))
 	if to < len(list) {
 		host := h.Endpoint
@@ -252,7 +255,7 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, rev string) {
 	if err != nil {
 		panic(err)
 	}
-	_, _ = w.Write(b) //nolint:errcheck // the client went away
+	_, _ = w.Write(b) // the client went away
 }
 
 // file serves a small file, or says where a large one is.
