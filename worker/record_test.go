@@ -236,4 +236,3 @@ func TestLateResult(t *testing.T) {
 		}
 	}
 }
-
