@@ -54,6 +54,9 @@ func (b *Bucket) classify(err error, x *exchange) error {
 	if errors.As(err, &f) {
 		return err
 	}
+	if errors.As(x.err, &f) {
+		return f
+	}
 	if errors.Is(err, errNoCredentials) {
 		return errNoCredentials
 	}

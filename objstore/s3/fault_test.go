@@ -506,30 +506,30 @@ func TestStall(t *testing.T) {
 	o := server.Options()
 	data := noise(1, 12*mib)
 	mustPut(t, open(t, o), "a", data)
-	requests := make(chan struct{}, 100)
+	var stalled, resumed atomic.Bool
 	o.Endpoint = "http://" + proxy.Addr()
-	o.Stall = 50 * time.Millisecond
+	o.Stall = 100 * time.Millisecond
 	o.Transport = func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			requests <- struct{}{}
+			if stalled.Load() { // so the connection that is silent was given up
+				proxy.Resume()
+				resumed.Store(true)
+			}
 			return next.RoundTrip(r)
 		})
 	}
 	b := open(t, o)
-	<-requests
 	r, err := b.Get(t.Context(), "a", 0, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	<-requests
-	go func() {
-		<-requests // the second: the first was given up
-		proxy.Resume()
-	}()
-	got, err := io.ReadAll(&at{r: r, n: mib, do: proxy.Stall})
-	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%d bytes, %v", len(got), err)
+	got, err := io.ReadAll(&at{r: r, n: mib, do: func() {
+		proxy.Stall()
+		stalled.Store(true)
+	}})
+	if err != nil || !bytes.Equal(got, data) || !resumed.Load() {
+		t.Errorf("%d bytes, %v, resumed: %v", len(got), err, resumed.Load())
 	}
 }
 

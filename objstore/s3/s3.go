@@ -80,6 +80,7 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 		return ctx.Err() // of which the iterator says nothing
 	})
 	if err != nil {
+		b.idle()
 		return nil, fmt.Errorf("open store: %w", b.explain(err, reading))
 	}
 	b.saw()
@@ -93,14 +94,15 @@ func CreateBucket(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("create bucket: %w", err)
 	}
+	defer b.idle()
 	err = b.do(ctx, func(ctx context.Context, _ *exchange) error {
 		return b.core.MakeBucket(ctx, b.bucket, minio.MakeBucketOptions{Region: b.o.Region})
 	})
 	// The owner of a bucket that is there is told so in one of several ways, and
 	// somebody who may only use it is told that he may not make one.
 	if status(err) != 0 {
-		if _, e := Open(ctx, o); e == nil {
-			return nil
+		if there, e := Open(ctx, o); e == nil {
+			return there.Close()
 		}
 	}
 	if err != nil {

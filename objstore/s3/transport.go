@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -122,12 +123,33 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := r.next.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusOK && req.URL.Query().Has("list-type") {
+		if err = checkListing(resp); err != nil {
+			resp = nil
+		}
+	}
 	slow := err == nil && (resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests)
 	r.limit.release(epoch, err == nil && resp.StatusCode < http.StatusInternalServerError, slow)
 	if x, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
 		x.record(resp, err)
 	}
 	return resp, err
+}
+
+// checkListing looks whether the answer to a listing is one. minio-go takes any
+// document for a listing, without objects: the page of a proxy that wants a password
+// would look like a store that has lost everything.
+func checkListing(resp *http.Response) error {
+	r := bufio.NewReaderSize(resp.Body, 1<<10)
+	if begin, _ := r.Peek(1 << 10); !bytes.Contains(begin, []byte("<ListBucketResult")) { //nolint:errcheck // most are shorter
+		resp.Body.Close()
+		return &failure{message: "the answer to a listing is none: is this an S3 endpoint?"}
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{r, resp.Body}
+	return nil
 }
 
 // record remembers an answer. It replaces the body of an error by what it has read of it.
