@@ -22,8 +22,8 @@ const (
 	heldBlocks = 10
 	// maxAhead are fetched before they are asked for once reading goes forward: at 200 ms for an answer, 80 MiB a second.
 	maxAhead = 4
-	// maxFetches is how often a block is asked for before the read fails.
-	maxFetches = 3
+	// maxFetches is how often a block is asked for before the read fails. Stores ask again by themselves; this is for a body that breaks off.
+	maxFetches = 2
 )
 
 // BucketMemory is what a Source over a bucket holds, in bytes, beyond one over a directory.
