@@ -53,6 +53,10 @@ same time.`,
 			if j.Out, err = filepath.Abs(out); err != nil { // the run's record must mean something elsewhere, too
 				return fmt.Errorf("--out: %w", err)
 			}
+			if j.Telemetry, err = follow(c.Context(), j.Log); err != nil {
+				return err
+			}
+			defer j.Telemetry.Shutdown(c.Context())
 			return compress1(c, j, out, asJSON, report)
 		},
 	}

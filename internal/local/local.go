@@ -17,9 +17,11 @@ import (
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/compress/recipe"
 	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/observe"
 	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/queue"
 	"github.com/shardpress/shardpress/internal/source"
+	"github.com/shardpress/shardpress/internal/telemetry"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/shard"
 	"github.com/shardpress/shardpress/worker"
@@ -39,6 +41,7 @@ type Job struct {
 	Salt       string
 	Kernel     compress.Kernel
 	Log        *slog.Logger
+	Telemetry  *telemetry.Telemetry // nil: nobody is told
 	// Planned is told the plan before anything runs.
 	Planned func(*coordinator.Outline)
 	Watch   func(coordinator.Update)
@@ -127,7 +130,10 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 	if _, err := dir.Sweep(ctx, 0); err != nil {
 		return nil, err
 	}
-	store := j.bucket(dir)
+	if j.Telemetry == nil {
+		j.Telemetry = telemetry.Off()
+	}
+	store := j.Telemetry.Bucket(j.bucket(dir))
 	unlockOutput, err := lockOutput(j.Out)
 	if err != nil {
 		return nil, err
@@ -202,6 +208,11 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	if j.Wrap.Queue != nil {
 		tasks = j.Wrap.Queue(tasks)
 	}
+	const name = "local" // of the worker
+	followed, err := j.Telemetry.Worker(name, j.Memory, j.Workers)
+	if err != nil {
+		return nil, err
+	}
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	var g errgroup.Group
@@ -210,7 +221,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	g.Go(func() error {
 		defer stop()
 		w := worker.Worker{
-			Name: "local", Queue: tasks, Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Classes: []string{operation.ClassF32},
+			Name: name, Queue: tasks, Registry: observe.Registry(followed, nil), Observer: observe.Worker(followed), Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Classes: []string{operation.ClassF32},
 			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, TellEvery: tellEvery, MaxRest: maxRest, Log: j.Log,
 		}
 		if err := w.Run(work); err != nil {
@@ -222,7 +233,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 		defer stop()
 		run := &coordinator.Run{
 			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck),
-			Location: source.File(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Log: j.Log,
+			Location: source.File(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Observe: observe.Runs(j.Telemetry), Log: j.Log,
 			Request: map[string]any{"model": ck.Location(), "out": j.Out, "recipe": j.Recipe.Name},
 		}
 		var err error

@@ -35,6 +35,8 @@ type Options struct {
 	LogFormat     string // LogText or LogJSON
 	LogLevel      string // see ParseLevel
 	Stderr        io.Writer
+	// Log is the log of a program that has one already; the three above are not used then.
+	Log *slog.Logger
 	// Getenv reads the environment; nil means the process's.
 	Getenv func(string) string
 }
@@ -75,8 +77,10 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
-	if t.log, err = NewLogger(o.Stderr, o.LogFormat, level); err != nil {
-		return nil, err
+	if t.log = o.Log; t.log == nil {
+		if t.log, err = NewLogger(o.Stderr, o.LogFormat, level); err != nil {
+			return nil, err
+		}
 	}
 	spansTo, err := targetOf(o.Getenv, traces)
 	if err != nil {
