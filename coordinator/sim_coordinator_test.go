@@ -219,6 +219,12 @@ func (c *simCoordinator) reconcile() {
 		case task.CopyAudit:
 			if a, there := c.audits[p.ID]; there {
 				c.step(a)
+				break
+			}
+			for _, f := range c.failures[p.ID] {
+				if f.Copy == p.Copy && c.step(Failed{Failure: f}) > 0 {
+					break
+				}
 			}
 			c.step(Missing{ID: p.ID, Copy: p.Copy})
 		default:

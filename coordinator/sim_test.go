@@ -55,7 +55,7 @@ func newWorld(seed uint64) *world {
 			w.plan[r.IntN(len(w.plan))].fault = simFault(r.IntN(int(simFaults)))
 		}
 	case 1: // one worker's machine is broken
-		w.badWorker, w.harm, w.Audit, w.workers = true, false, 1, 2+r.IntN(3)
+		w.badWorker, w.harm, w.Audit, w.workers, w.coordinators = true, false, 1, 2+r.IntN(3), 1
 	case 2: // so was one of an earlier run
 		w.stale, w.harm = true, false
 	}
@@ -170,7 +170,6 @@ func (w *world) judge() {
 			w.judgeResult(faulty)
 		case w.cancelled && errors.Is(c.err, errCancelled):
 		case w.badWorker && strings.Contains(c.err.Error(), "w0"), (w.stale || w.badWorker) && strings.Contains(c.err.Error(), "decided upon bytes that other workers did not find"):
-		case w.stale && strings.Contains(c.err.Error(), "worker earlier"):
 		case w.badWorker && strings.Contains(c.err.Error(), "failed") && w.nondeterministic(c.err):
 		case len(faulty) > 0:
 			w.judgeFailure(c.err, faulty)

@@ -216,11 +216,7 @@ func (w *world) read(j *job, n *simNode) (values []uint64, ok bool) {
 			}
 		}
 		if lost != nil {
-			if m.Copy == task.CopyAudit {
-				w.audited(m, Audited{ID: m.ID, Attempt: m.Audit, Skipped: true})
-			} else {
-				w.failed(m, j.attempt, j.worker, task.Lost, lost)
-			}
+			w.failed(m, j.attempt, j.worker, task.Lost, lost)
 			return nil, false
 		}
 		values = append(values, v)
@@ -257,7 +253,7 @@ func (w *world) work() {
 	n := w.quiet.nodes[m.ID]
 	audit := m.Copy == task.CopyAudit
 	drop := func() { w.jobs = slices.Delete(w.jobs, i, i+1) }
-	if m.held == j && w.fault() {
+	if m.held == j && !(audit && w.badWorker) && w.fault() {
 		switch w.IntN(4) {
 		case 0: // hangs or is cut off: the queue gives up on it, and it may come late
 			m.held = nil
@@ -270,9 +266,6 @@ func (w *world) work() {
 			drop()
 			return
 		case 2:
-			if audit {
-				return
-			}
 			drop()
 			w.repeats++
 			w.failed(m, j.attempt, j.worker, task.Storage, nil)
@@ -280,11 +273,11 @@ func (w *world) work() {
 		case 3:
 			counted := 0
 			for _, f := range w.failures[m.ID] {
-				if f.Kind == task.Transient {
+				if f.Kind == task.Transient && f.Copy != task.CopyAudit {
 					counted++
 				}
 			}
-			if audit || counted+1 >= maxFailures {
+			if !audit && counted+1 >= maxFailures {
 				return
 			}
 			drop()
@@ -298,7 +291,8 @@ func (w *world) work() {
 	case audit:
 		a := Audited{ID: m.ID, Attempt: m.Audit, First: m.Avoid, Worker: workerName(j.worker)}
 		switch r := w.results[m.ID]; {
-		case r == nil || r.Attempt != m.Audit && w.IntN(2) == 0:
+		case r == nil || r.Attempt != m.Audit && w.IntN(2) == 0,
+			!slices.EqualFunc(r.Consumed, j.consumed, sameConsumed): // of other inputs: says nothing of either worker
 			a.Skipped = true
 		default:
 			a.Equal = r.Outputs[0].SHA256 == sum(j.value)

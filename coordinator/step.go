@@ -111,11 +111,14 @@ func (u *unit) owes() int {
 	if u.Output && u.phase != placed {
 		n++
 	}
-	if u.Decide && !u.grown {
+	if u.decides() {
 		n++
 	}
 	return n
 }
+
+// decides reports whether a stage of the plan is still to come of the task.
+func (u *unit) decides() bool { return u.Decide && !u.grown && u.phase != failed }
 
 // State is the scheduling state of a run. It is a value of decisions only: it
 // reads no clock, no store and no queue, so that every schedule can be replayed.
@@ -128,8 +131,10 @@ type State struct {
 	out    []Effect // of the step under way
 
 	counts    [phases]int
-	open      int // what units owe
-	twins     int // outstanding
+	open      int  // what units owe
+	undecided int  // units that a stage of the plan is still to come of
+	unswept   bool // what nobody wants has not expired yet
+	twins     int  // outstanding
 	audits    map[*unit]*audit
 	auditsOut int                 // outstanding, of audits
 	afloat    map[uint32]struct{} // units with anything outstanding
@@ -163,6 +168,7 @@ func (s *State) Step(e Event) []Effect {
 	}
 	s.out = nil
 	s.take(e)
+	s.sweep()
 	s.refill()
 	s.conclude()
 	return s.out
@@ -219,12 +225,25 @@ func (s *State) emit(e Effect) {
 
 // set moves a unit along and keeps the counts.
 func (s *State) set(u *unit, p phase) {
-	s.open -= u.owes()
-	s.counts[u.phase]--
-	u.phase = p
-	s.counts[p]++
-	s.open += u.owes()
+	s.change(u, func() {
+		s.counts[u.phase]--
+		u.phase = p
+		s.counts[p]++
+	})
 	s.float(u)
+}
+
+// change changes what a unit owes.
+func (s *State) change(u *unit, how func()) {
+	s.open -= u.owes()
+	if u.decides() {
+		s.undecided--
+	}
+	how()
+	s.open += u.owes()
+	if u.decides() {
+		s.undecided++
+	}
 }
 
 // float notes whether the unit has anything outstanding.
@@ -346,7 +365,7 @@ func (s *State) use(u *unit) {
 		u.told = true
 		s.emit(Place{Result: u.result})
 	}
-	if u.Decide && !u.grown && !u.asked && !slices.ContainsFunc(u.inputs, (*unit).unknown) {
+	if u.decides() && !u.asked && !slices.ContainsFunc(u.inputs, (*unit).unknown) {
 		u.asked = true
 		s.emit(Decide{Result: u.result})
 	}

@@ -77,7 +77,7 @@ func (s *State) failure(f task.Failure) {
 	}
 	t.seen = append(t.seen, f.Attempt)
 	var producer *unit // whose bytes have to be made again
-	pause, final := false, false
+	pause, look, final := false, false, false
 	switch f.Kind {
 	case task.Full:
 		pause = true // a task that waits for room is none that failed
@@ -92,9 +92,8 @@ func (s *State) failure(f task.Failure) {
 			if t.void++; t.void > maxVoid {
 				t.failures = append(t.failures, f)
 				final = true
-			} else if f.Producer != nil && s.index[f.Producer.ID] != nil {
-				s.emit(Look{ID: f.Producer.ID})
 			}
+			look = f.Producer != nil && s.index[f.Producer.ID] != nil
 		}
 	case task.Died:
 		// Several copies of a task may die in one memory class, and a coordinator may
@@ -121,6 +120,9 @@ func (s *State) failure(f task.Failure) {
 	if final {
 		s.giveUp(u, &TaskError{Failure: f, Attempts: len(t.failures)})
 		return
+	}
+	if look {
+		s.emit(Look{ID: f.Producer.ID})
 	}
 	if pause && !s.paused {
 		s.paused = true

@@ -38,14 +38,17 @@ func (s *State) add(nodes []Node) ([]*unit, error) {
 			s.index[n.ID] = u
 			s.counts[idle]++
 			s.open += u.owes()
+			if u.decides() {
+				s.undecided++
+			}
 		} else {
 			if !slices.Equal(u.Inputs, n.Inputs) {
 				return nil, fmt.Errorf("%w: task %s has two lists of inputs", errPlan, n.ID.Short())
 			}
-			s.open -= u.owes()
-			u.Chain, u.Output, u.Decide = u.Chain || n.Chain, u.Output || n.Output, u.Decide || n.Decide
-			u.Expires = u.Expires && n.Expires
-			s.open += u.owes()
+			s.change(u, func() {
+				u.Chain, u.Output, u.Decide = u.Chain || n.Chain, u.Output || n.Output, u.Decide || n.Decide
+				u.Expires = u.Expires && n.Expires
+			})
 		}
 		added = append(added, u)
 	}
@@ -80,6 +83,8 @@ func (s *State) begin(units []*unit, results map[task.ID]*task.Result, present m
 		if u.owes() > 0 && !u.there() {
 			s.require(u)
 		}
+	}
+	for _, u := range units {
 		if u.there() {
 			s.use(u)
 		}
@@ -90,7 +95,18 @@ func (s *State) begin(units []*unit, results map[task.ID]*task.Result, present m
 		}
 		s.settle(u)
 	}
-	for _, u := range units { // now that all hold on to what they want
+	s.unswept = true
+}
+
+// sweep lets everything expire that nobody wants, once after a start: what an
+// earlier coordinator did not live to see. It waits for the last stage of the plan,
+// which a run that is resumed soon reaches, and which may want much of it.
+func (s *State) sweep() {
+	if !s.unswept || s.undecided > 0 || s.ended {
+		return
+	}
+	s.unswept = false
+	for _, u := range s.units {
 		s.unwanted(u)
 	}
 }
@@ -159,7 +175,7 @@ func (s *State) vanish(u *unit) {
 // while it is to be run, or audited, and until its decision is answered: the next
 // stage often reads what the decision read.
 func (s *State) settle(u *unit) {
-	holds := u.phase.running() || s.audits[u] != nil || u.Decide && !u.grown && u.result != nil
+	holds := u.phase.running() || s.audits[u] != nil || u.decides() && u.result != nil
 	if u.holds == holds {
 		return
 	}
@@ -180,7 +196,7 @@ func (s *State) unwanted(u *unit) {
 	case u.wants > 0 || s.ended:
 	case u.phase.running() && u.owes() == 0:
 		s.release(u)
-	case u.Expires && !u.Output && (!u.Decide || u.grown) && u.there():
+	case u.Expires && !u.Output && !u.decides() && u.there():
 		u.gone = true
 		s.vanish(u)
 		s.emit(Expire{ID: u.ID, Attempt: u.result.Attempt})
@@ -277,7 +293,7 @@ func (s *State) forget(u, input *unit) {
 }
 
 // wanted reports whether the run has a use for the task's bytes.
-func (u *unit) wanted() bool { return u.Output || u.wants > 0 || u.Decide && !u.grown }
+func (u *unit) wanted() bool { return u.Output || u.wants > 0 || u.decides() }
 
 // remake has a task run again whose bytes were lost, if anybody needs them.
 func (s *State) remake(u *unit, reason string) {
@@ -301,9 +317,7 @@ func (s *State) grow(e Grown) {
 	if u == nil || !u.Decide || u.grown || u.known() == nil || u.known().Attempt != e.Attempt {
 		return
 	}
-	s.open -= u.owes()
-	u.grown = true
-	s.open += u.owes()
+	s.change(u, func() { u.grown = true })
 	units, err := s.add(e.Nodes)
 	if err != nil {
 		s.end(err)
