@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -131,16 +132,17 @@ func TestThirdAttemptIsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
 		var now, most atomic.Int64
-		suspects := map[task.ID]bool{}
+		var suspects sync.Map // task.ID
+		suspect := func(id task.ID) bool { _, ok := suspects.Load(id); return ok }
 		w := f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
 			n := now.Add(1)
 			most.Store(max(most.Load(), n))
-			if suspects[env.Message.ID] && n != 1 {
+			if suspect(env.Message.ID) && n != 1 {
 				t.Errorf("%d tasks beside one that killed its workers", n-1)
 			}
 			for range 10 {
 				time.Sleep(time.Minute) //nolint:forbidigo // by the bubble's clock
-				if suspects[env.Message.ID] && now.Load() != 1 {
+				if suspect(env.Message.ID) && now.Load() != 1 {
 					t.Error("another task was begun beside one that killed its workers")
 				}
 				env.Progress(1)
@@ -156,7 +158,9 @@ func TestThirdAttemptIsAlone(t *testing.T) {
 			for range deaths {
 				f.died(t, m, task.AttemptRecord{Worker: "bob"})
 			}
-			suspects[m.ID] = deaths >= aloneAfter
+			if deaths >= aloneAfter {
+				suspects.Store(m.ID, true)
+			}
 			d := f.queue.offer(m, 1+deaths)
 			all = append(all, d)
 			return d

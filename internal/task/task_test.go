@@ -151,6 +151,26 @@ func TestMessage(t *testing.T) {
 	}
 }
 
+// TestNewerMessage tells what a newer program may have sent from what nobody has.
+func TestNewerMessage(t *testing.T) {
+	t.Parallel()
+	m := Message{ID: ID{1}, Run: "01RUN", Class: "f32"}
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, newer := range map[string]bool{
+		strings.Replace(string(b), "{", `{"pace":3,`, 1):                 true,
+		strings.Replace(string(b), "{", `{"copy":"triple",`, 1):          true,
+		strings.Replace(string(b), "{", `{"pace":3,"memory":"much",`, 1): false,
+		`{"pace":3}`: false, `{`: false, `[]`: false, string(b) + "{}": false,
+	} {
+		if _, err := ParseMessage([]byte(text)); !errors.Is(err, ErrInvalid) || errors.Is(err, ErrNewer) != newer {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestFailure(t *testing.T) {
 	t.Parallel()
 	id, other := ID{1}, ID{2}
