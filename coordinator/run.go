@@ -13,6 +13,7 @@ import (
 
 	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -146,13 +147,18 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 }
 
 // nodes are the plan's units as the scheduler sees them.
-func nodes(p *Plan) []Node {
-	all := make([]Node, len(p.Units))
-	for i, u := range p.Units {
-		all[i] = Node{ID: u.ID, Memory: u.Layout.Memory, Output: true}
+func (r *Run) nodes() []Node {
+	all := make([]Node, len(r.Plan.Units))
+	for i := range r.Plan.Units {
+		u := &r.Plan.Units[i]
+		all[i] = Node{ID: u.ID, Memory: r.memory(u), Output: true}
 	}
 	return all
 }
+
+// memory is the peak need of a unit: of its operation, and for reading from where the
+// source is.
+func (r *Run) memory(u *Unit) int64 { return u.Layout.Memory + source.Memory(r.Location) }
 
 // driver does what Step decides. One goroutine owns the state; the slow effects
 // run beside it and come back as events.
@@ -196,7 +202,7 @@ func (d *driver) drive(ctx context.Context) error {
 	}
 	d.tell(Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(results)})
 	d.observe.Began(ctx, len(d.Plan.Units), len(results))
-	d.state = NewState(nodes(d.Plan), Options{Window: maxOutstanding})
+	d.state = NewState(d.nodes(), Options{Window: maxOutstanding})
 
 	d.pause = reconcileSoon
 	d.check = time.NewTimer(d.pause)
@@ -300,7 +306,7 @@ func (d *driver) publish(ctx context.Context, p Publish) error {
 		return fmt.Errorf("store task %s: %w", u.ID.Short(), err)
 	}
 	m := &task.Message{
-		ID: u.ID, Run: d.outcome.Run, Op: operation.EncodeOp, Class: operation.ClassF32, Memory: u.Layout.Memory,
+		ID: u.ID, Run: d.outcome.Run, Op: operation.EncodeOp, Class: operation.ClassF32, Memory: d.memory(u),
 		Location: d.Location, Files: u.Files, Repair: p.Repair,
 	}
 	ctx, published := d.observe.Published(ctx, m, d.reason(p))

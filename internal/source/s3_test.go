@@ -17,9 +17,6 @@ import (
 // With a real S3 server for a store: in place and uploaded, overwritten, and while the server comes and goes.
 func TestSourcesInS3(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("the server takes a while to build")
-	}
 	dir := writeModel(t)
 	server := s3test.Start(t)
 	options := server.Options()
