@@ -31,7 +31,7 @@ func ParseLevel(s string) (slog.Level, error) {
 }
 
 // NewLogger writes log records to w as text or JSON. Each carries the run, the
-// task, the attempt and the span of its context, and no credentials.
+// task, the delivery and the span of its context, and no credentials.
 func NewLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, error) {
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redact.Attr}
 	switch format {
@@ -44,7 +44,7 @@ func NewLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, er
 }
 
 // WithContext adds what the context knows to every record for h: run, task,
-// attempt, trace_id and span_id.
+// delivery, trace_id and span_id. What a record or its logger says itself stands.
 func WithContext(h slog.Handler) slog.Handler { return &contextHandler{next: h} }
 
 type contextHandler struct {
@@ -83,8 +83,8 @@ func (h *contextHandler) Handle(ctx context.Context, r slog.Record) error {
 	if s.task != "" {
 		add(slog.String("task", s.task))
 	}
-	if s.attempt > 0 {
-		add(slog.Int("attempt", s.attempt))
+	if s.delivery > 0 {
+		add(slog.Int("delivery", s.delivery))
 	}
 	if span.IsValid() {
 		add(slog.String("trace_id", span.TraceID().String()))
@@ -115,12 +115,12 @@ type subjectKey struct{}
 // subject is what the records of a context are about.
 type subject struct {
 	run, task string
-	attempt   int
+	delivery  int
 }
 
 // LogContext has records of the context tell of a run and, where they are given, a
-// task and the delivery of it.
-func LogContext(ctx context.Context, run, task string, attempt int) context.Context {
+// task and which delivery of it.
+func LogContext(ctx context.Context, run, task string, delivery int) context.Context {
 	s, _ := ctx.Value(subjectKey{}).(subject)
 	if run != "" {
 		s.run = run
@@ -128,8 +128,8 @@ func LogContext(ctx context.Context, run, task string, attempt int) context.Cont
 	if task != "" {
 		s.task = task
 	}
-	if attempt > 0 {
-		s.attempt = attempt
+	if delivery > 0 {
+		s.delivery = delivery
 	}
 	return context.WithValue(ctx, subjectKey{}, s)
 }

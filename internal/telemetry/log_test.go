@@ -46,7 +46,7 @@ func TestLogCarriesItsContext(t *testing.T) {
 	if len(got) != 4 {
 		t.Fatalf("%d records, want 4", len(got))
 	}
-	want := map[string]any{"run": "R", "task": "T", "attempt": 3.0, "trace_id": span.TraceID().String(), "span_id": span.SpanID().String()}
+	want := map[string]any{"run": "R", "task": "T", "delivery": 3.0, "trace_id": span.TraceID().String(), "span_id": span.SpanID().String()}
 	for k, v := range want {
 		if got[0][k] != v {
 			t.Errorf("%s is %v, want %v", k, got[0][k], v)
@@ -55,7 +55,7 @@ func TestLogCarriesItsContext(t *testing.T) {
 			t.Errorf("a record of no context tells %s %v", k, got[2][k])
 		}
 	}
-	if got[1]["task"] != "mine" || got[1]["run"] != "mine" || got[1]["attempt"] != 3.0 {
+	if got[1]["task"] != "mine" || got[1]["run"] != "mine" || got[1]["delivery"] != 3.0 {
 		t.Errorf("what the record says itself does not stand: %v", got[1])
 	}
 }
