@@ -124,7 +124,9 @@ func (o *BrokerOptions) serverOptions() (opts *server.Options, inside string, er
 	}
 	if len(users) > 0 {
 		inside = rand.Text()
-		allow(opts, append(users, User{Name: insideUser, Role: RoleCoordinator, Secret: inside}))
+		if err := allow(opts, append(users, User{Name: insideUser, Role: RoleCoordinator, Secret: inside})); err != nil {
+			return nil, "", err
+		}
 	}
 	return opts, inside, nil
 }

@@ -294,4 +294,3 @@ func raw(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
 	t.Cleanup(nc.Close)
 	return nc
 }
-

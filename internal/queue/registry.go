@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shardpress/shardpress/internal/task"
 )
@@ -59,46 +60,60 @@ func (q *Queue) Unregister(ctx context.Context, name string) error {
 // Workers lists the workers that live, by name. An entry that cannot be read, or
 // that says another name than its own, is left out.
 func (q *Queue) Workers(ctx context.Context) ([]*task.WorkerInfo, error) {
-	var workers []*task.WorkerInfo
-	err := q.inBucket(ctx, workersBucket, func(ctx context.Context, kv jetstream.KeyValue) error {
-		workers = nil
-		return each(ctx, kv, func(key string, value []byte) {
-			w, err := task.ParseWorkerInfo(value)
-			if err != nil || w.Name != key {
-				q.log.Warn("registry holds what is no entry of a worker", "key", key, "err", err)
-				return
-			}
-			workers = append(workers, w)
-		})
+	var names []string
+	err := q.persist(ctx, "$JS.API.STREAM.", readLimit, func(ctx context.Context) error {
+		names = nil
+		stream, err := q.js.Stream(ctx, "KV_"+workersBucket)
+		if err != nil {
+			return err
+		}
+		const prefix = "$KV." + workersBucket + "."
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+">"))
+		if err != nil {
+			return err
+		}
+		for subject := range info.State.Subjects {
+			names = append(names, strings.TrimPrefix(subject, prefix))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list workers: %w", err)
 	}
-	slices.SortFunc(workers, func(a, b *task.WorkerInfo) int { return strings.Compare(a.Name, b.Name) })
-	return workers, nil
+	slices.Sort(names)
+	workers := make([]*task.WorkerInfo, len(names))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(32)
+	for i, name := range names {
+		g.Go(func() (err error) {
+			workers[i], err = q.entry(ctx, name)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("list workers: %w", err)
+	}
+	return slices.DeleteFunc(workers, func(w *task.WorkerInfo) bool { return w == nil }), nil
 }
 
-// each calls f with every entry of a bucket.
-func each(ctx context.Context, kv jetstream.KeyValue, f func(key string, value []byte)) error {
-	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return err
-	}
-	defer w.Stop() //nolint:errcheck // the watch ends with the connection at the latest
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case e, open := <-w.Updates():
-			if !open {
-				return errDisconnected
-			}
-			if e == nil {
-				return nil // that was all
-			}
-			f(e.Key(), e.Value())
+// entry is nil for one that is gone or damaged.
+func (q *Queue) entry(ctx context.Context, name string) (*task.WorkerInfo, error) {
+	var w *task.WorkerInfo
+	err := q.inBucket(ctx, workersBucket, func(ctx context.Context, kv jetstream.KeyValue) error {
+		e, err := kv.Get(ctx, name)
+		if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
+			return nil
 		}
-	}
+		if err != nil {
+			return err
+		}
+		if w, err = task.ParseWorkerInfo(e.Value()); err != nil || w.Name != name {
+			q.log.Warn("registry holds what is no entry of a worker", "key", name, "err", err)
+			w = nil
+		}
+		return nil
+	})
+	return w, err
 }
 
 // PutSnapshot keeps what a coordinator knows of a live run, for whoever asks.

@@ -203,7 +203,7 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 }
 
 func (q *Queue) setupBucket(ctx context.Context, c jetstream.KeyValueConfig) error {
-	err := q.ask(ctx, "$JS.API.STREAM.", requestTimeout, func(ctx context.Context) error {
+	err := q.ask(ctx, "$JS.API.", requestTimeout, func(ctx context.Context) error {
 		_, err := q.js.KeyValue(ctx, c.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			_, err = q.js.CreateKeyValue(ctx, c)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -118,14 +119,66 @@ func (u *User) check() error {
 
 func (u *User) nkey() bool { return nkeys.IsValidPublicUserKey(u.Secret) }
 
-// allow lets the users in.
-func allow(o *server.Options, users []User) {
-	for _, u := range users {
-		p := permissions(u.Role, u.Name)
-		if u.nkey() {
-			o.Nkeys = append(o.Nkeys, &server.NkeyUser{Nkey: u.Secret, Permissions: p})
-			continue
-		}
-		o.Users = append(o.Users, &server.User{Username: u.Name, Password: strings.TrimPrefix(u.Secret, "plain:"), Permissions: p})
+// allow lets the users in, and nobody else.
+func allow(o *server.Options, users []User) error {
+	if err := o.ProcessConfigString(accounts(users)); err != nil {
+		return fmt.Errorf("configure users: %w", err)
 	}
+	secrets := map[string]string{}
+	for _, u := range users {
+		secrets[u.Name] = strings.TrimPrefix(u.Secret, "plain:")
+	}
+	for _, u := range o.Users {
+		u.Password = secrets[u.Username]
+	}
+	return nil
+}
+
+// accounts is the part of a NATS configuration that says who may do what. Passwords
+// are left out.
+func accounts(users []User) string {
+	var b strings.Builder
+	member := func(account string) {
+		b.WriteString("    users: [\n")
+		for _, u := range users {
+			if u.Role.account() != account {
+				continue
+			}
+			who := fmt.Sprintf("user: %q, password: none", u.Name)
+			if u.nkey() {
+				who = "nkey: " + u.Secret
+			}
+			r := rightsOf(u.Role, u.Name)
+			fmt.Fprintf(&b, "      { %s, permissions: { publish: { allow: %s }, subscribe: { allow: %s } } }\n", who, quoted(r.publish), quoted(r.subscribe))
+		}
+		b.WriteString("    ]\n")
+	}
+	list := func(name, format string, groups ...[]string) {
+		fmt.Fprintf(&b, "    %s: [\n", name)
+		for i, subjects := range groups {
+			kind := []string{"stream", "service"}[i]
+			for _, s := range subjects {
+				fmt.Fprintf(&b, "      { %s: "+format+" }\n", kind, s)
+			}
+		}
+		b.WriteString("    ]\n")
+	}
+	b.WriteString("accounts {\n  " + fleetAccount + " {\n    jetstream: enabled\n")
+	member(fleetAccount)
+	list("exports", "%q, accounts: ["+membersAccount+"]", toMembers(), services())
+	list("imports", "{ account: "+membersAccount+", subject: %q }", toFleet())
+	b.WriteString("  }\n  " + membersAccount + " {\n")
+	member(membersAccount)
+	list("exports", "%q, accounts: ["+fleetAccount+"]", toFleet())
+	list("imports", "{ account: "+fleetAccount+", subject: %q }", toMembers(), services())
+	b.WriteString("  }\n}\n")
+	return b.String()
+}
+
+func quoted(subjects []string) string {
+	q := make([]string, len(subjects))
+	for i, s := range subjects {
+		q[i] = strconv.Quote(s)
+	}
+	return "[" + strings.Join(q, ", ") + "]"
 }
