@@ -2,6 +2,7 @@ package s3_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -74,13 +75,14 @@ func TestGiven(t *testing.T) {
 	}
 	objstoretest.Run(t, func(t *testing.T) objstore.Bucket {
 		b := open(t, s3.Options{URL: strings.TrimSuffix(url, "/") + "/conformance-" + rand.Text(), CheckConflicts: true})
+		ctx := context.WithoutCancel(t.Context())
 		t.Cleanup(func() {
-			for info, err := range b.List(t.Context(), "") {
+			for info, err := range b.List(ctx, "") {
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if err := b.Delete(t.Context(), info.Key); err != nil {
+				if err := b.Delete(ctx, info.Key); err != nil {
 					t.Error(err)
 				}
 			}
