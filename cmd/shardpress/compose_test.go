@@ -68,7 +68,8 @@ var released = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[a-z0-9.]+)?$`
 
 // composeFaults lists what makes a compose file unfit, beyond what the loader
 // refuses: what the deployment promises in docs/deploy.md and SECURITY.md.
-func composeFaults(p *types.Project) []string {
+func composeFaults(t *testing.T, p *types.Project) []string {
+	t.Helper()
 	var faults []string
 	fault := func(s types.ServiceConfig, format string, args ...any) {
 		faults = append(faults, s.Name+": "+fmt.Sprintf(format, args...))
@@ -135,7 +136,7 @@ func composeFaults(p *types.Project) []string {
 	broker := p.Services["nats"]
 	synced := false
 	for _, c := range broker.Configs {
-		synced = synced || syncAlways.MatchString(p.Configs[c.Source].Content)
+		synced = synced || syncAlways.MatchString(configText(t, p.Configs[c.Source]))
 	}
 	if !synced {
 		fault(broker, "sync_interval is not always: acknowledged messages can be lost")
@@ -144,6 +145,19 @@ func composeFaults(p *types.Project) []string {
 		fault(broker, "no named volume")
 	}
 	return faults
+}
+
+// configText is what a config holds.
+func configText(t *testing.T, c types.ConfigObjConfig) string {
+	t.Helper()
+	if c.File == "" {
+		return c.Content
+	}
+	b, err := os.ReadFile(c.File)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b)
 }
 
 var syncAlways = regexp.MustCompile(`(?m)^\s*sync_interval:\s*always\s*$`)
@@ -171,7 +185,7 @@ func TestComposeFit(t *testing.T) {
 			t.Errorf("no service %s", name)
 		}
 	}
-	for _, f := range composeFaults(p) {
+	for _, f := range composeFaults(t, p) {
 		t.Error(f)
 	}
 	for _, s := range p.Services {
@@ -202,8 +216,8 @@ func TestComposeLint(t *testing.T) {
 		{"floating tag", "nats:2.15.2-alpine", "nats:alpine", "nats: image nats:alpine is not pinned"},
 		{"no tag", "versity/versitygw:v1.8.0", "versity/versitygw", "s3: image versity/versitygw is not pinned"},
 		{"port for everybody", `"127.0.0.1:7070:7070"`, `"7070:7070"`, "s3: port 7070 is published"},
-		{"sync every two minutes", "        sync_interval: always\n", "", "nats: sync_interval"},
-		{"sync turned off by a comment", "        sync_interval: always\n", "        # sync_interval: always\n", "nats: sync_interval"},
+		{"sync every two minutes", "file: ./deploy/nats/shardpress.conf", "content: 'jetstream { store_dir: /data }'", "nats: sync_interval"},
+		{"sync in a comment", "file: ./deploy/nats/shardpress.conf", "content: '# sync_interval: always'", "nats: sync_interval"},
 		{"health check with a shell", `test: ["CMD", "/shardpress", "doctor"]`, `test: ["CMD-SHELL", "wget http://localhost/"]`, "worker: the image has no shell"},
 		{"health check gone", `test: ["CMD", "/shardpress", "doctor"]`, "disable: true", "coordinator: no health check"},
 		{"killed while draining", "stop_grace_period: 90s", "stop_grace_period: 10s", "worker: is killed before"},
@@ -223,7 +237,7 @@ func TestComposeLint(t *testing.T) {
 			p, err := parseCompose(t, bad, nil)
 			said := []string{fmt.Sprint(err)}
 			if err == nil {
-				said = composeFaults(p)
+				said = composeFaults(t, p)
 			}
 			if !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, c.want) }) {
 				t.Errorf("want %q, got %q", c.want, said)
@@ -249,9 +263,16 @@ func TestComposeVariables(t *testing.T) {
 	if got := int64(w.Deploy.Resources.Limits.MemoryBytes); got != 5<<30 {
 		t.Errorf("limit of %d bytes, want %d", got, int64(5)<<30)
 	}
-	// The broker reads its account from its own environment, not from the file.
-	if c := p.Configs["nats"].Content; !strings.Contains(c, "password: $NATS_PASSWORD") {
-		t.Errorf("the broker's configuration holds no reference to NATS_PASSWORD:\n%s", c)
+	// Everybody has the secrets of its own role, and no others.
+	for name, others := range map[string][]string{
+		"worker": {"ROOT_SECRET_ACCESS_KEY", "COORDINATOR_PASSWORD", "coordinators-on"}, "coordinator": {"ROOT_SECRET_ACCESS_KEY", "WORKERS_PASSWORD", "workers-on"},
+		"nats": {"AWS_SECRET_ACCESS_KEY", "objects-on"}, "s3": {"NATS_URL", "-on-loopback@"}, "jaeger": {"SECRET", "PASSWORD", "on-loopback"},
+	} {
+		for variable, value := range p.Services[name].Environment {
+			if value == nil || slices.ContainsFunc(others, func(o string) bool { return strings.Contains(variable+"="+*value, o) }) {
+				t.Errorf("%s is given %s", name, variable)
+			}
+		}
 	}
 	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "NATS_URL", "SHARDPRESS_STORE"} {
 		if v := w.Environment[name]; v == nil || *v == "" || strings.Contains(*v, "$") {
