@@ -33,7 +33,7 @@ const uploadPiece = 1 << 20
 // What an earlier Upload of the same checkpoint sent is not sent again, except what a reader has found damaged. Progress, if not nil, is
 // told from time to time how many of all bytes are there, by one goroutine at a time. Weights that change meanwhile are ErrSourceChanged.
 func Upload(ctx context.Context, c *Checkpoint, store objstore.Bucket, progress func(done, total int64)) (id string, err error) {
-	u := &upload{from: c, doc: &uploaded{Version: uploadedVersion, Extras: c.Manifest.Extras, Skipped: c.Manifest.Skipped}, progress: progress}
+	u := &upload{from: c, bufs: make(chan []byte, uploadsAtOnce), doc: &uploaded{Version: uploadedVersion, Extras: c.Manifest.Extras, Skipped: c.Manifest.Skipped}, progress: progress}
 	if err := u.describe(ctx); err != nil {
 		return "", fmt.Errorf("upload %s: %w", c.Location(), err)
 	}
@@ -54,6 +54,7 @@ type upload struct {
 	was  *uploaded        // what an earlier upload recorded, or nil
 	have map[string]int64 // sizes of what lies there, by key
 	text map[string][]byte
+	bufs chan []byte // of uploadPiece bytes, one for each extent that is on its way
 
 	mu       sync.Mutex // guards what follows, and calls of progress
 	progress func(done, total int64)
@@ -205,10 +206,11 @@ func (u *upload) extent(ctx context.Context, file, i int) error {
 		return nil
 	}
 	name := e.name(file)
-	r := &chunkReader{ctx: ctx, upload: u, file: file, off: e.Offset, left: e.Length, sum: sha256.New()}
+	r := &chunkReader{ctx: ctx, upload: u, file: file, off: e.Offset, left: e.Length, sum: sha256.New(), buf: u.buffer()}
 	if _, err := u.to.Put(ctx, extentsKey+name+".bin", r, e.Length, objstore.PutOptions{}); err != nil {
-		return err
+		return err // who knows whether the store still reads
 	}
+	u.bufs <- r.buf
 	b, err := (&sidecar{Version: uploadedVersion, Length: e.Length, Chunks: r.chunks}).encode()
 	if err != nil {
 		return err
@@ -222,6 +224,16 @@ func (u *upload) extent(ctx context.Context, file, i int) error {
 		return u.to.Delete(ctx, damagedKey+name)
 	}
 	return nil
+}
+
+// buffer gives a buffer that no other extent uses.
+func (u *upload) buffer() []byte {
+	select {
+	case b := <-u.bufs:
+		return b
+	default:
+		return make([]byte, uploadPiece)
+	}
 }
 
 // small sends a file that lies beside the weights.
@@ -276,9 +288,6 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	if len(r.piece) == 0 {
 		if r.left == 0 {
 			return 0, io.EOF
-		}
-		if r.buf == nil {
-			r.buf = make([]byte, min(r.left, uploadPiece))
 		}
 		n := min(r.left, int64(len(r.buf)), chunkSize-r.inside)
 		r.piece = r.buf[:n]

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -445,4 +447,71 @@ func seal(b []byte) []byte {
 		return nil
 	}
 	return out
+}
+
+// Two uploads of one checkpoint at once do each other no harm.
+func TestUploadsAtOnce(t *testing.T) {
+	t.Parallel()
+	local := openDir(t, everyKind(t)["llama in three files"], OpenOptions{})
+	b := objstore.NewMem()
+	var wg sync.WaitGroup
+	ids := make([]string, 4)
+	for i := range ids {
+		wg.Go(func() {
+			id, err := Upload(t.Context(), local, b, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i] = id
+		})
+	}
+	wg.Wait()
+	if len(slices.Compact(ids)) != 1 {
+		t.Errorf("IDs %v", ids)
+	}
+	if err := readAll(t, b, ids[0]); err != nil {
+		t.Error(err)
+	}
+}
+
+// swallow takes objects and keeps nothing but the small ones.
+type swallow struct{ objstore.Bucket }
+
+func (s swallow) Put(ctx context.Context, key string, r io.Reader, size int64, o objstore.PutOptions) (objstore.Info, error) {
+	if !strings.HasSuffix(key, ".bin") {
+		return s.Bucket.Put(ctx, key, r, size, o)
+	}
+	n, err := io.Copy(io.Discard, r)
+	if err == nil && n != size {
+		err = objstore.ErrSize
+	}
+	return objstore.Info{Key: key, Size: n}, err
+}
+
+// What an upload allocates does not grow with the checkpoint.
+func TestUploadMemory(t *testing.T) { //nolint:paralleltest // counts what the whole process allocates
+	dir := t.TempDir()
+	const blocks, size = 8, 16 << 20
+	var specs []TensorSpec
+	for i := range blocks {
+		specs = append(specs, TensorSpec{Name: fmt.Sprintf("model.layers.%d.mlp.down_proj.weight", i), DType: BF16, Shape: []int64{size / 2 / 1024, 1024}})
+	}
+	layout, err := NewLayout(specs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := writeFile(t, dir, WeightsName, layout.Header)
+	if err := os.Truncate(path, layout.Total); err != nil { // a hole, which costs nothing
+		t.Fatal(err)
+	}
+	local := openDir(t, dir, OpenOptions{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := Upload(t.Context(), local, swallow{objstore.NewMem()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > (uploadsAtOnce+1)*uploadPiece {
+		t.Errorf("%d bytes were allocated for %d", used, layout.Total)
+	}
 }
