@@ -221,7 +221,7 @@ func explain(servers string, err error) error {
 		return fmt.Errorf("connect to broker %s: %w: %w: check the certificate of the broker and the name in the URL", servers, errRefused, err)
 	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), errors.As(err, &record):
 		return fmt.Errorf("connect to broker %s: %w: %w: one side wants TLS, the other not; check tls:// and the CA's file", servers, errRefused, err)
-	case strings.Contains(err.Error(), "certificate required"), strings.Contains(err.Error(), "bad certificate"):
+	case strings.Contains(err.Error(), "remote error: tls:"): // its words for a certificate that is missing, unknown or expired
 		return fmt.Errorf("connect to broker %s: %w: %w: the broker wants a client certificate that it knows", servers, errRefused, err)
 	}
 	return fmt.Errorf("connect to broker %s: %w: is it running, and host and port right?", servers, err)
