@@ -13,6 +13,14 @@ import (
 // errSilent ends an attempt that gave no sign of life.
 var errSilent = errors.New("no progress")
 
+// beatEvery is how often deliveries are extended.
+func (s *shift) beatEvery() time.Duration {
+	if s.BeatEvery > 0 {
+		return s.BeatEvery
+	}
+	return queue.HeartbeatEvery
+}
+
 // silence is how long an attempt may give no sign of life.
 func (s *shift) silence() time.Duration {
 	if s.Silence > 0 {
@@ -40,7 +48,7 @@ func (s *shift) heartbeat(ctx context.Context, a *attempt) (beating context.Cont
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		extend := time.NewTicker(queue.HeartbeatEvery)
+		extend := time.NewTicker(s.beatEvery())
 		defer extend.Stop()
 		every := s.TellEvery
 		if every <= 0 {

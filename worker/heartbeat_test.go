@@ -25,12 +25,14 @@ func TestHeartbeat(t *testing.T) {
 		least   int // deliveries are extended
 		most    int
 		ends    time.Duration
+		beat    time.Duration
 	}{
-		{"a long operation keeps its task", 0, time.Minute, 7, "done", 355, 361, time.Hour},
-		{"a long pass that does not count keeps it", 0, time.Minute, 0, "done", 355, 361, time.Hour},
-		{"a hung operation loses it", 0, time.Hour, 0, "abandon", 29, 31, 5*time.Minute + 20*time.Second},
-		{"sooner if that is asked for", time.Minute, 2 * time.Minute, 7, "abandon", 5, 7, time.Minute + 20*time.Second},
-		{"later if that is asked for", 30 * time.Minute, 20 * time.Minute, 7, "done", 355, 361, time.Hour},
+		{"a long operation keeps its task", 0, time.Minute, 7, "done", 355, 361, time.Hour, 0},
+		{"a long pass that does not count keeps it", 0, time.Minute, 0, "done", 355, 361, time.Hour, 0},
+		{"a hung operation loses it", 0, time.Hour, 0, "abandon", 29, 31, 5*time.Minute + 20*time.Second, 0},
+		{"sooner if that is asked for", time.Minute, 2 * time.Minute, 7, "abandon", 5, 7, time.Minute + 20*time.Second, 0},
+		{"a queue that waits for less hears more", 0, time.Minute, 7, "done", 3500, 3601, time.Hour, time.Second},
+		{"later if that is asked for", 30 * time.Minute, 20 * time.Minute, 7, "done", 355, 361, time.Hour, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -48,7 +50,7 @@ func TestHeartbeat(t *testing.T) {
 					}
 					return writes("bytes")(ctx, s, env)
 				}))
-				w.Silence = c.silence
+				w.Silence, w.BeatEvery = c.silence, c.beat
 				stop := start(t, w)
 				begin := time.Now()
 				d := f.queue.offer(m, 1)

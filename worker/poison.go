@@ -36,7 +36,7 @@ func (d *deaths) poisonous() bool {
 // poison looks for earlier attempts at a task that died. It gives the task up, and
 // says that it is over, or waits until no other task is at work here.
 func (s *shift) poison(ctx context.Context, a *attempt) (over bool, err error) {
-	if a.d.Attempt() <= 1 { // most tasks, for which a listing would be too much
+	if a.d.Attempt() <= 1 && a.m.Escalate == 0 { // most tasks, for which a listing would be too much
 		return false, nil
 	}
 	d, err := s.deaths(ctx, a)
@@ -52,7 +52,7 @@ func (s *shift) poison(ctx context.Context, a *attempt) (over bool, err error) {
 	}
 	if d.here+d.below >= aloneAfter {
 		a.log.InfoContext(ctx, "task killed its workers, waiting to be alone with it", "deaths", d.here+d.below)
-		return false, a.place.beAlone(ctx, func() { a.progress.beat(0) })
+		return false, a.place.beAlone(ctx, s.beatEvery(), func() { a.progress.beat(0) })
 	}
 	return false, nil
 }

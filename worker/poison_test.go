@@ -41,6 +41,7 @@ func TestDeaths(t *testing.T) {
 		{"of a smaller class", []task.AttemptRecord{below, below, below}, "", 2, false},
 		{"of a smaller class, and one here", []task.AttemptRecord{below, below, below, died("a")}, "", 2, true},
 		{"not enough in a smaller class", []task.AttemptRecord{below, below, died("a"), died("b")}, "", 3, false},
+		{"raised, for the first time", []task.AttemptRecord{below, below, below}, "", 1, false},
 		{"of a larger class", []task.AttemptRecord{above, above, above, died("a"), died("b")}, "", 3, false},
 		{"of a twin", []task.AttemptRecord{twin, twin, twin, twin}, "", 3, false},
 		{"of this twin", []task.AttemptRecord{twin, twin, twin}, task.CopyTwin, 4, true},
@@ -132,10 +133,15 @@ func TestThirdAttemptIsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
 		var now, most atomic.Int64
+		var mu sync.Mutex
+		var order []task.ID   // in which tasks are begun
 		var suspects sync.Map // task.ID
 		suspect := func(id task.ID) bool { _, ok := suspects.Load(id); return ok }
 		w := f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
 			n := now.Add(1)
+			mu.Lock()
+			order = append(order, env.Message.ID)
+			mu.Unlock()
 			most.Store(max(most.Load(), n))
 			if suspect(env.Message.ID) && n != 1 {
 				t.Errorf("%d tasks beside one that killed its workers", n-1)
@@ -185,8 +191,42 @@ func TestThirdAttemptIsAlone(t *testing.T) {
 		if first.extends < 2*600/10-2 {
 			t.Errorf("extended %d times in twenty minutes", first.extends)
 		}
+		if order[3] != first.message.ID {
+			t.Error("tasks were begun while one waited for the others to end")
+		}
 		if most.Load() < 3 {
 			t.Errorf("at most %d tasks at once", most.Load())
+		}
+	})
+}
+
+// TestRaisedTaskIsAlone: one that killed its workers in a smaller memory class is a
+// suspect when it is offered for the first time.
+func TestRaisedTaskIsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		m := f.task(t, "raised")
+		var other atomic.Bool
+		w := f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
+			if env.Message.ID == m.ID && other.Load() {
+				t.Error("it is not alone")
+			}
+			other.Store(true)
+			time.Sleep(time.Minute) //nolint:forbidigo // by the bubble's clock
+			other.Store(false)
+			return writes("bytes")(ctx, s, env)
+		}))
+		w.Slots = 2
+		defer start(t, w)()
+		m.Memory, m.Escalate = 128<<20, 1
+		for range poisonAfter {
+			f.died(t, m, task.AttemptRecord{Worker: "bob", Memory: 64 << 20})
+		}
+		f.queue.offer(f.task(t, "other"), 1)
+		synctest.Wait()
+		if fate := f.queue.offer(m, 1).wait(t); fate != "done" {
+			t.Errorf("delivery was %s", fate)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/internal/tensor"
 )
 
 // Registry is where workers say that they live. People and forecasts read it; no
@@ -87,8 +88,12 @@ func (s *shift) keepRegistered(ctx context.Context) {
 
 // info is what the worker says of itself.
 func (s *shift) info() *task.WorkerInfo {
+	kernel := string(s.Kernel)
+	if k, err := tensor.ForName(kernel); err == nil {
+		kernel = k.Name() // the one that "" stands for
+	}
 	w := &task.WorkerInfo{
-		Name: s.Name, Version: s.Version, Host: s.Host, Classes: s.classes, Ops: slices.Sorted(maps.Keys(s.Operations)), Kernel: string(s.Kernel),
+		Name: s.Name, Version: s.Version, Host: s.Host, Classes: s.classes, Ops: slices.Sorted(maps.Keys(s.Operations)), Kernel: kernel,
 		Memory: s.Memory, Slots: max(s.Slots, 1), Draining: s.draining.Load(), Started: s.started, Done: s.done.Load(), Bytes: s.bytes.Load(),
 		Tasks: []task.WorkerTask{},
 	}

@@ -100,9 +100,9 @@ func (r *room) enter(memory int64) *place {
 }
 
 // beAlone returns when no other task is at work. Waiting counts as a sign of life.
-func (p *place) beAlone(ctx context.Context, alive func()) error {
+func (p *place) beAlone(ctx context.Context, every time.Duration, alive func()) error {
 	r := p.room
-	tick := time.NewTicker(queue.HeartbeatEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -67,6 +67,9 @@ type Worker struct {
 	Kernel   compress.Kernel
 	// Grace is how long tasks at work may go on when the worker is told to stop.
 	Grace time.Duration
+	// BeatEvery is how often the queue hears that a task is still being worked on;
+	// queue.HeartbeatEvery if zero.
+	BeatEvery time.Duration
 	// Silence is how long an operation may give no sign of life before its attempt is
 	// given up; 5 minutes if zero.
 	Silence time.Duration

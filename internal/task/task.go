@@ -177,6 +177,9 @@ type Message struct {
 	Audit string `json:"audit,omitempty"`
 	// Avoid names the worker that this copy is not for.
 	Avoid string `json:"avoid,omitempty"`
+	// Escalate is how many memory classes above its own the task is offered to,
+	// because it killed workers of smaller ones.
+	Escalate int `json:"escalate,omitempty"`
 }
 
 // Copies of an outstanding task.
@@ -235,6 +238,8 @@ func ParseMessage(b []byte) (*Message, error) {
 		return nil, fmt.Errorf("message of task %s: %w: %w: copy %q", m.ID.Short(), ErrInvalid, ErrNewer, m.Copy)
 	case (m.Copy == CopyAudit) != (m.Audit != "") || m.Audit != "" && !ValidToken(m.Audit):
 		return nil, fmt.Errorf("message of task %s: %w: copy %q audits attempt %q", m.ID.Short(), ErrInvalid, m.Copy, m.Audit)
+	case m.Escalate < 0:
+		return nil, fmt.Errorf("message of task %s: %w: escalated %d times", m.ID.Short(), ErrInvalid, m.Escalate)
 	case m.Avoid != "" && !ValidToken(m.Avoid):
 		return nil, fmt.Errorf("message of task %s: %w: worker %q to avoid", m.ID.Short(), ErrInvalid, m.Avoid)
 	}

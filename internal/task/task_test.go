@@ -133,6 +133,7 @@ func TestMessage(t *testing.T) {
 		"class":  func(m *Message) { m.Class = ">" },
 		"memory": func(m *Message) { m.Memory = -1 },
 		"repair": func(m *Message) { m.Repair = "a/b" },
+		"raised": func(m *Message) { m.Escalate = -1 },
 	} {
 		m := good
 		change(&m)
