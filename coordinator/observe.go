@@ -21,8 +21,9 @@ type Observer interface {
 	Published(ctx context.Context, m *task.Message, reason string) (context.Context, func(taken bool, err error))
 	// Placed is the placing of a task's output into the result.
 	Placed(ctx context.Context, id task.ID, bytes int64) (context.Context, func(error))
-	// Counted says how many tasks are in each state, and the run's own state.
-	Counted(state string, tasks map[string]int64)
+	// Counted is called when tasks may have changed their states. counts says how many
+	// are in each, and the run's own, and is called at once or not at all.
+	Counted(counts func() (state string, tasks map[string]int64))
 	Repaired(ctx context.Context)
 	Retried(ctx context.Context, kind task.Kind)
 	Audited(ctx context.Context, result string)
@@ -55,20 +56,17 @@ func (d *driver) reason(p Publish) string {
 	return ReasonFirst
 }
 
-// count tells how far the run is.
-func (d *driver) count() {
-	if _, none := d.observe.(nobody); none {
-		return
-	}
+// counts tells how far the run is.
+func (d *driver) counts() (state string, tasks map[string]int64) {
 	c := d.state.Counts()
-	state := "running"
+	state = "running"
 	if c.Paused {
 		state = "paused"
 	}
-	d.observe.Counted(state, map[string]int64{
+	return state, map[string]int64{
 		"waiting": int64(c.Waiting), "ready": int64(c.Ready), "queued": int64(c.Queued),
 		"done": int64(c.Done - c.Placed), "placed": int64(c.Placed), "failed": int64(c.Failed),
-	})
+	}
 }
 
 // nobody observes.
@@ -90,7 +88,7 @@ func (nobody) Placed(ctx context.Context, _ task.ID, _ int64) (context.Context, 
 	return ctx, func(error) {}
 }
 
-func (nobody) Counted(string, map[string]int64) {}
+func (nobody) Counted(func() (string, map[string]int64)) {}
 
 func (nobody) Repaired(context.Context) {}
 

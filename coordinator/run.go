@@ -210,7 +210,7 @@ func (d *driver) drive(ctx context.Context) error {
 	effects := d.state.Step(Started{Results: results})
 	for {
 		done, err := d.act(work, effects)
-		d.count()
+		d.observe.Counted(d.counts)
 		if done {
 			cancel()
 			d.drain()

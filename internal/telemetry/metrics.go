@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"errors"
-	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -120,7 +119,7 @@ func by(pairs ...string) metric.MeasurementOption {
 func (in *instruments) setRun(run, state string, tasks map[string]int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.runs[run] = runCounts{state, maps.Clone(tasks)}
+	in.runs[run] = runCounts{state, tasks}
 }
 
 func (in *instruments) endRun(run string) {

@@ -93,7 +93,7 @@ func busy(t *testing.T, tel *Telemetry) {
 	ctx := t.Context()
 	r := tel.Run("R")
 	r.Began(ctx, 3, 1)
-	r.Counted("running", map[string]int64{"queued": 1, "running": 1, "placed": 1})
+	r.Counted(func() (string, map[string]int64) { return "running", map[string]int64{"queued": 1, "placed": 1} })
 	for n, reason := range []string{ReasonFirst, ReasonAgain, ReasonTwin, ReasonAudit} {
 		_, end := r.Published(ctx, message("R", byte(n)), reason)
 		end(true, nil)

@@ -150,9 +150,11 @@ func (r *Run) start(ctx context.Context, id task.ID, name string, o ...trace.Spa
 	return r.t.tracer.Start(ctx, name, o...)
 }
 
-// Counted sets how many of the run's tasks are in each state, and the run's own.
-func (r *Run) Counted(state string, tasks map[string]int64) {
+// Counted asks how many of the run's tasks are in each state, and for its own, if
+// anybody wants to know.
+func (r *Run) Counted(counts func() (state string, tasks map[string]int64)) {
 	if r.t.measuring {
+		state, tasks := counts()
 		r.t.metrics.setRun(r.run, state, tasks)
 	}
 }
