@@ -445,6 +445,30 @@ func TestAnswersThatAreWrong(t *testing.T) {
 	}
 }
 
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, value string
+		want        time.Duration
+	}{
+		{"Retry-After", "7", 7 * time.Second},
+		{"Retry-After", "100000", longestAsked},
+		{"Retry-After", "-3", 0},
+		{"Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT", 0},
+		{"Retry-After", "soon", 0},
+		{"RateLimit", `"resolvers";r=0;t=55`, 55 * time.Second},
+		{"RateLimit", `"api"; r=0; t=5000`, longestAsked},
+		{"RateLimit", `"api";r=0`, 0},
+		{"X-Other", "7", 0},
+	} {
+		h := http.Header{}
+		h.Set(c.name, c.value)
+		if got := retryAfter(h); got != c.want {
+			t.Errorf("%s: %s: %v, want %v", c.name, c.value, got, c.want)
+		}
+	}
+}
+
 func FuzzAnswers(f *testing.F) {
 	for _, s := range []string{
 		`{"sha":"0123456789012345678901234567890123456789"}`, `[{"type":"file","path":"a","size":3,"oid":"x","lfs":{"oid":"` + strings.Repeat("0", 64) + `","size":4}}]`,

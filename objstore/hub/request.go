@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/shardpress/shardpress/objstore"
@@ -180,8 +181,17 @@ func (l *link) refusal(resp *http.Response, at *url.URL, ref Ref) error {
 	}
 }
 
-// retryAfter reads how long a server wants to be left alone.
+// retryAfter reads how long a server wants to be left alone: Retry-After, or as the hub says it, the t of a RateLimit that has r=0 left
+// (draft-ietf-httpapi-ratelimit-headers).
 func retryAfter(h http.Header) time.Duration {
+	if limit := h.Get("RateLimit"); h.Get("Retry-After") == "" {
+		for _, part := range strings.Split(limit, ";") {
+			if n, err := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(part), "t=")); err == nil && n > 0 {
+				return time.Duration(min(n, int(longestAsked/time.Second))) * time.Second
+			}
+		}
+		return 0
+	}
 	v := h.Get("Retry-After")
 	if n, err := strconv.Atoi(v); err == nil && n > 0 {
 		return time.Duration(min(n, int(longestAsked/time.Second))) * time.Second
