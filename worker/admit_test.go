@@ -138,10 +138,12 @@ func TestHostileMessages(t *testing.T) {
 			t.Errorf("%s: failures %+v", name, failed)
 		}
 	}
-	m := f.task(t, "run")
-	m.Run = "../tasks"
-	if fate := f.queue.offer(m, 1).wait(t); fate != "abandon" {
-		t.Errorf("message of run %q was %s", m.Run, fate)
+	for _, run := range []string{"", "../tasks", "other/run", "*"} {
+		m := f.task(t, "run")
+		m.Run = run
+		if fate := f.queue.offer(m, 1).wait(t); fate != "abandon" {
+			t.Errorf("message of run %q was %s", m.Run, fate)
+		}
 	}
 	if fate := f.queue.offer(nil, 1).wait(t); fate != "abandon" {
 		t.Errorf("an unreadable message was %s", fate)

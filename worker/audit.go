@@ -56,7 +56,7 @@ func (s *shift) audit(ctx context.Context, a *attempt, op operation.Operation, s
 	case ctx.Err() != nil || storage(kind):
 		return s.settle(ctx, a, err)
 	case kind == task.Invalid || kind == task.Internal:
-		found.Detail = shorten("failed where the first one did not: "+err.Error(), maxText)
+		found.Detail = "failed where the first one did not: " + public(err)
 	default: // the source has gone, or an input: it says nothing of either machine
 		return s.voidAudit(ctx, a, err)
 	}

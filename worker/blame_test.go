@@ -113,6 +113,13 @@ func TestStoreTroubleIsNotTheTasksFault(t *testing.T) {
 				if time.Since(begin) != 0 {
 					t.Errorf("the worker rests for %v although the store is well", time.Since(begin))
 				}
+				b.times.Store(1 << 30)
+				fail = c.op
+				again := f.task(t, "c")
+				f.died(t, again, task.AttemptRecord{Worker: "bob"})
+				if d := f.queue.offer(again, 2); d.wait(t) != "retry" || d.after > time.Second {
+					t.Errorf("the first failure after a success: %s after %v", d.fate, d.after)
+				}
 			})
 		})
 	}
@@ -230,6 +237,12 @@ func TestBlame(t *testing.T) {
 	if _, err := b.Put(ctx, "there", bytes.NewReader(nil), 0, objstore.PutOptions{IfAbsent: true}); !errors.Is(err, objstore.ErrExist) || errors.As(err, &marked) {
 		t.Errorf("put if absent: %v", err)
 	}
+	// A store that fails in the middle of what an operation writes to it.
+	sink := &blamed{sinking{mem}}
+	written := objstore.FromWriter(func(w io.Writer) error { _, err := io.WriteString(w, "bytes"); return err })
+	if _, err := sink.Put(ctx, "k", written, -1, objstore.PutOptions{}); !errors.As(err, &marked) || !errors.Is(err, errSunk) {
+		t.Errorf("write that the store breaks off: %v", err)
+	}
 	broken := &blamedReader{ctx, io.NopCloser(failing{away})}
 	if _, err := broken.Read(nil); !errors.As(err, &marked) {
 		t.Errorf("read that breaks off: %v", err)
@@ -242,4 +255,16 @@ func TestBlame(t *testing.T) {
 	if err := blame(ended, away); errors.As(err, &marked) {
 		t.Error("an error of one's own end is the store's")
 	}
+}
+
+// sinking is a bucket that breaks off whatever is written to it.
+type sinking struct{ objstore.Bucket }
+
+var errSunk = errors.New("sunk")
+
+func (sinking) Write([]byte) (int, error) { return 0, errSunk }
+
+func (s sinking) Put(_ context.Context, _ string, r io.Reader, _ int64, _ objstore.PutOptions) (objstore.Info, error) {
+	_, err := io.Copy(s, r)
+	return objstore.Info{}, err
 }

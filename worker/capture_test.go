@@ -2,13 +2,17 @@ package worker
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
 )
 
 // TestTail compares what is kept of texts of many sizes with their ends.
@@ -82,5 +86,40 @@ func TestLargestRecord(t *testing.T) {
 	}
 	if back, err := task.ParseAttempt(m.ID, b); err != nil || back.Log != r.Log {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestCredentialsStayOutOfTheStore: what an error says that should not have said it is
+// neither stored nor told.
+func TestCredentialsStayOutOfTheStore(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2hunter2"
+	for _, c := range []error{
+		errors.New("get https://user:" + secret + "@host/x: refused"),
+		&operation.StoreError{Err: errors.New("get http://host/x?X-Amz-Signature=" + secret + ": 403")},
+	} {
+		f := newFleet()
+		m := f.task(t, "a")
+		stop := start(t, f.worker("alice", opFunc(func(context.Context, *task.Spec, *operation.Env) error { return c })))
+		f.queue.offer(m, 1).wait(t)
+		stop()
+		var all []string
+		for _, key := range f.keys(t, "runs/") {
+			b, err := objstore.ReadAll(t.Context(), f.store, key, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(b))
+		}
+		for _, n := range f.queue.notices {
+			b, err := n.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(b))
+		}
+		if text := strings.Join(all, "\n"); strings.Contains(text, secret) || !strings.Contains(text, "host/x") {
+			t.Errorf("stored and told: %s", text)
+		}
 	}
 }

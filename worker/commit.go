@@ -16,6 +16,7 @@ import (
 
 	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/internal/redact"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -168,6 +169,9 @@ func (s *shift) settled(ctx context.Context, id task.ID, attempt string) (stands
 // may make six bytes of one.
 const maxText = 8 << 10
 
+// public is the text of an error as it is stored and told.
+func public(err error) string { return shorten(redact.Text(err.Error()), maxText) }
+
 // shorten cuts a text in its middle: it says at its beginning what failed and at
 // its end why.
 func shorten(s string, n int) string {
@@ -181,7 +185,7 @@ func shorten(s string, n int) string {
 
 // failure describes why an attempt gave no result.
 func (s *shift) failure(a *attempt, kind task.Kind, cause error) *task.Failure {
-	f := &task.Failure{ID: a.m.ID, Attempt: a.id, Worker: s.Name, Copy: a.m.Copy, Kind: kind, Message: shorten(cause.Error(), maxText)}
+	f := &task.Failure{ID: a.m.ID, Attempt: a.id, Worker: s.Name, Copy: a.m.Copy, Kind: kind, Message: public(cause)}
 	var lost *operation.LostInput
 	if kind == task.Lost && errors.As(cause, &lost) {
 		f.Producer = &task.Producer{ID: lost.ID, Attempt: lost.Attempt}
@@ -209,6 +213,8 @@ func (s *shift) fail(ctx context.Context, d queue.Delivery, m *task.Message, f *
 // refuse fails a task whose message nobody should have sent, without beginning it.
 func (s *shift) refuse(ctx context.Context, d queue.Delivery, m *task.Message, cause error) {
 	s.Log.Error("message refused", "task", m.ID.Short(), "err", cause)
+	ctx, cancel := last(ctx)
+	defer cancel()
 	if !task.ValidToken(m.Run) { // it must not become part of a key
 		if err := d.Abandon(string(task.Invalid)); err != nil {
 			s.warn(ctx, "task not abandoned", m.ID, err)
@@ -216,7 +222,7 @@ func (s *shift) refuse(ctx context.Context, d queue.Delivery, m *task.Message, c
 		return
 	}
 	s.fail(ctx, d, m, &task.Failure{
-		ID: m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Copy: m.Copy, Kind: task.Invalid, Message: shorten(cause.Error(), maxText),
+		ID: m.ID, Attempt: ulid.Make().String(), Worker: s.Name, Copy: m.Copy, Kind: task.Invalid, Message: public(cause),
 	})
 }
 

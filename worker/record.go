@@ -66,7 +66,7 @@ func (s *shift) end(ctx context.Context, a *attempt, state string, cause error) 
 	r.Ended = time.Now()
 	r.Log = a.tail.text()
 	if cause != nil {
-		r.Detail = shorten(cause.Error(), maxText)
+		r.Detail = public(cause)
 	}
 	key, body, err := encodeRecord(a, r)
 	if err == nil {

@@ -19,6 +19,12 @@ import (
 	"github.com/shardpress/shardpress/shard"
 )
 
+// The real queue is all that a worker wants.
+var (
+	_ Queue    = (*queue.Queue)(nil)
+	_ Registry = (*queue.Queue)(nil)
+)
+
 func TestTaskIsCommittedOnce(t *testing.T) {
 	t.Parallel()
 	f := newFleet()
