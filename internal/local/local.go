@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,13 +24,14 @@ import (
 	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/telemetry"
 	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/objstore/hub"
 	"github.com/shardpress/shardpress/shard"
 	"github.com/shardpress/shardpress/worker"
 )
 
 // Job says what is wanted.
 type Job struct {
-	Model      string // checkpoint directory or file
+	Model      string // checkpoint directory or file, or hf://owner/name@revision
 	Recipe     *recipe.Recipe
 	Out        string // directory of the result
 	Store      string // directory of the store; DefaultStore(Out) if empty
@@ -40,6 +42,7 @@ type Job struct {
 	Overwrite  bool
 	Salt       string
 	Kernel     compress.Kernel
+	Hub        hub.Options // how to reach the hub of such a model
 	Log        *slog.Logger
 	Telemetry  *telemetry.Telemetry // nil: nobody is told
 	// Planned is told the plan before anything runs.
@@ -48,6 +51,8 @@ type Job struct {
 	// Wrap, if set, may replace the store, the output and the queue, to watch or to
 	// break them.
 	Wrap Wrap
+
+	sources *source.Opener
 }
 
 // Wrap replaces parts of a fleet by decorated ones. Nil functions leave them.
@@ -89,7 +94,16 @@ func DefaultStore(out string) string {
 
 // Open reads the headers of the job's checkpoint and plans.
 func Open(ctx context.Context, j *Job) (*shard.Checkpoint, *coordinator.Plan, error) {
-	ck, err := shard.Open(ctx, j.Model, shard.OpenOptions{HashSource: j.HashSource})
+	if j.sources == nil { // whoever names the model and whoever reads it are one user
+		j.sources = &source.Opener{AnyDir: true, Hub: j.Hub}
+	}
+	var ck *shard.Checkpoint
+	var err error
+	if strings.HasPrefix(j.Model, hub.Scheme) {
+		ck, err = j.sources.Open(ctx, j.Model)
+	} else {
+		ck, err = shard.Open(ctx, j.Model, shard.OpenOptions{HashSource: j.HashSource})
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,7 +121,7 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 		return nil, err
 	}
 	defer ck.Close() //nolint:errcheck // opened for reading
-	if err := fits(plan, j.Memory); err != nil {
+	if err := fits(plan, source.Memory(source.Of(ck)), j.Memory); err != nil {
 		return nil, err
 	}
 	if j.Store == "" {
@@ -162,9 +176,10 @@ func Run(ctx context.Context, j *Job) (*coordinator.Outcome, error) {
 }
 
 // fits refuses a budget that some task can never fit into: it would wait for ever.
-func fits(plan *coordinator.Plan, memory int64) error {
+// Reading takes a task that many bytes beside its work.
+func fits(plan *coordinator.Plan, reading, memory int64) error {
 	for _, u := range plan.Units {
-		class, err := queue.MemoryClass(u.Layout.Memory)
+		class, err := queue.MemoryClass(u.Layout.Memory + reading)
 		if err != nil {
 			return err
 		}
@@ -221,7 +236,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 	g.Go(func() error {
 		defer stop()
 		w := worker.Worker{
-			Name: name, Queue: tasks, Registry: observe.Registry(followed, nil), Observer: observe.Worker(followed), Store: store, Sources: &source.Opener{AnyDir: true}, Operations: operation.All(), Classes: []string{operation.ClassF32},
+			Name: name, Queue: tasks, Registry: observe.Registry(followed, nil), Observer: observe.Worker(followed), Store: store, Sources: j.sources, Operations: operation.All(), Classes: []string{operation.ClassF32},
 			Slots: j.Workers, Memory: j.Memory, Kernel: j.Kernel, TellEvery: tellEvery, MaxRest: maxRest, Log: j.Log,
 		}
 		if err := w.Run(work); err != nil {
@@ -233,7 +248,7 @@ func (j *Job) fleet(ctx context.Context, ck *shard.Checkpoint, plan *coordinator
 		defer stop()
 		run := &coordinator.Run{
 			Plan: plan, Store: store, Queue: tasks, Output: coordinator.NewOutput(out, ck),
-			Location: source.File(ck.Location()), NoReuse: j.NoReuse, Watch: j.Watch, Observe: observe.Runs(j.Telemetry), Log: j.Log,
+			Location: source.Of(ck), NoReuse: j.NoReuse, Watch: j.Watch, Observe: observe.Runs(j.Telemetry), Log: j.Log,
 			Request: map[string]any{"model": ck.Location(), "out": j.Out, "recipe": j.Recipe.Name},
 		}
 		var err error

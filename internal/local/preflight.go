@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -75,7 +76,11 @@ func lookAtOutput(ctx context.Context, j *Job, store objstore.Bucket, plan *coor
 func apart(j *Job, model string) error {
 	type place struct{ flag, path string }
 	var seen []place
-	for _, p := range []place{{"--model", model}, {"--out", j.Out}, {"--store", j.Store}} {
+	places := []place{{"--out", j.Out}, {"--store", j.Store}}
+	if filepath.IsAbs(model) { // and not somewhere else altogether
+		places = slices.Insert(places, 0, place{"--model", model})
+	}
+	for _, p := range places {
 		abs, err := resolve(p.path)
 		if err != nil {
 			return err

@@ -16,8 +16,8 @@ type Ref struct {
 	Revision string // a branch, a tag or a commit
 }
 
-// scheme begins a reference.
-const scheme = "hf://"
+// Scheme begins a reference.
+const Scheme = "hf://"
 
 // defaultRevision is the branch that is meant when none is named.
 const defaultRevision = "main"
@@ -35,9 +35,9 @@ func Parse(s string) (Ref, error) {
 	fail := func(what string) (Ref, error) {
 		return Ref{}, fmt.Errorf("%w %q: %s: want hf://owner/name@revision", ErrRef, clip(s), what)
 	}
-	rest, ok := strings.CutPrefix(s, scheme)
+	rest, ok := strings.CutPrefix(s, Scheme)
 	if !ok {
-		return fail("no " + scheme)
+		return fail("no " + Scheme)
 	}
 	id, rev, named := strings.Cut(rest, "@")
 	if !named {
@@ -54,7 +54,7 @@ func Parse(s string) (Ref, error) {
 }
 
 // String gives the reference as Parse reads it.
-func (r Ref) String() string { return scheme + r.ID + "@" + r.Revision }
+func (r Ref) String() string { return Scheme + r.ID + "@" + r.Revision }
 
 // Pinned reports whether the revision is a commit, so that the reference will never mean anything else.
 func (r Ref) Pinned() bool { return commit.MatchString(r.Revision) }
