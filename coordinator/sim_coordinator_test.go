@@ -174,8 +174,11 @@ func (c *simCoordinator) turn() {
 		f := c.slow[i]
 		c.slow = slices.Delete(c.slow, i, i+1)
 		e := f()
-		if _, ok := e.(Placed); ok && c.IntN(4) == 0 {
-			c.inbox = append(c.inbox, news{event: e}) // comes again
+		switch e.(type) {
+		case Placed, Broken:
+			if c.IntN(4) == 0 {
+				c.inbox = append(c.inbox, news{event: e}) // comes again
+			}
 		}
 		c.step(e)
 	case c.IntN(3) == 0:
@@ -302,7 +305,7 @@ func (c *simCoordinator) check(effects []Effect) {
 		}
 		if p.Copy == "" {
 			for _, o := range c.state.units {
-				if o.phase == ready && urgency(o) < urgency(u) {
+				if o.phase == ready && (o.Chain && !u.Chain || o.Chain == u.Chain && o.pos < u.pos) {
 					c.fail("task %s is published before %s", u.ID.Short(), o.ID.Short())
 				}
 			}

@@ -145,6 +145,26 @@ func TestRepair(t *testing.T) {
 			{missedInput("b", "2", "a", "1"), "noted, publish a repair:1"},
 			{Finished{made("a=x", "3")}, "withdraw a, finish: task 610000000000 gave other bytes when it was run again: first by worker w1 (attempt 1), now by worker w3 (attempt 3)..."},
 		}},
+		{"late news of the attempt before", []Node{node("a/O")}, Options{}, []scriptStep{
+			{Started{Results: results(made("a", "1"))}, "place a1"},
+			{Broken{letter("a"), "1", "gone"}, "publish a repair:1"},
+			{Placed{letter("a"), "1"}, ""},
+			{Finished{made("a", "2")}, "place a2"},
+			{Broken{letter("a"), "1", "gone"}, ""},
+			{Placed{letter("a"), "1"}, ""},
+			{Assembled{}, ""},
+			{Placed{letter("a"), "2"}, "assemble"},
+			{Broken{letter("a"), "2", "gone"}, "publish a repair:2"},
+			{Assembled{}, ""},
+			{Finished{made("a", "3")}, "place a3"},
+			{Placed{letter("a"), "3"}, "assemble"},
+			{Assembled{}, "finish"},
+		}},
+		{"another coordinator's repair of what is placed", []Node{node("a/O"), node("b/O")}, Options{}, []scriptStep{
+			{Started{Results: results(made("a", "1"))}, "place a1, publish b"},
+			{Placed{letter("a"), "1"}, ""},
+			{Finished{made("a", "2")}, "place a2"},
+		}},
 		{"lost again and again", nodes[:2], Options{}, []scriptStep{
 			{Started{Results: results(made("a", "1"))}, "publish b"},
 			{missedInput("b", "f1", "a", "1"), "noted, publish a repair:1"},
@@ -185,6 +205,14 @@ func TestStaleReaders(t *testing.T) {
 			{Finished{made("b", "3")}, "forget b3, publish b"},
 			{Finished{made("b", "4")}, "forget b4, finish: task 620000000000 was made of other bytes than its inputs have, 4 times..."},
 		}},
+		{"read of bytes that have been dropped", []Node{node("a"), node("b", "a"), node("d/D")}, Options{}, []scriptStep{
+			{Started{Results: results(made("a", "1"), made("b=y", "1", "x"), made("d", "1"))}, "forget b1, decide d1"}, // nobody wants b
+			{Grown{ID: letter("d"), Attempt: "1", Nodes: []Node{node("c/O", "b")}, Results: results(made("c", "1", "y"))}, "forget c1, publish b"},
+		}},
+		{"another coordinator has seen it", []Node{node("a"), node("b/O", "a")}, Options{}, []scriptStep{
+			{Started{Results: results(made("b=y", "1", "x")), Present: map[task.ID]bool{}}, "publish a"},
+			{Finished{made("b", "2", "a")}, "forget b1, withdraw a, place b2"},
+		}},
 		{"a worker compared with the stale result", nodes, Options{}, []scriptStep{
 			{Started{Results: results(made("a", "1"), made("b=y", "1", "x"))}, "forget b1, publish b"},
 			{broke("b", "2", task.Nondeterministic), "noted, publish b"},
@@ -214,6 +242,10 @@ func TestDecisions(t *testing.T) {
 		{"nobody wants what it read", nodes, Options{}, []scriptStep{
 			{Started{Results: results(made("a", "1"), made("b", "1", "a"))}, "decide b1"},
 			{Grown{ID: letter("b"), Attempt: "1"}, "expire a1, assemble"},
+		}},
+		{"nothing expires before the plan is known, after a start", []Node{node("a/E"), node("b/D"), node("c/E")}, Options{}, []scriptStep{
+			{Started{Results: results(made("a", "1"), made("b", "1"), made("c", "1"))}, "decide b1"},
+			{Grown{ID: letter("b"), Attempt: "1", Nodes: []Node{node("d/O", "a")}}, "expire c1, publish d"},
 		}},
 		{"its document is lost", nodes, Options{}, []scriptStep{
 			{Started{Results: results(made("a", "1"), made("b", "1", "a"))}, "decide b1"},
