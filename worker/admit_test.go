@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,7 +125,7 @@ func TestHostileMessages(t *testing.T) {
 		"file of Windows":     func(m *task.Message, _ *fakeDelivery) { m.Files = []task.File{{Name: `..\x`}} },
 		"no file":             func(m *task.Message, _ *fakeDelivery) { m.Files = []task.File{{}} },
 		"file below nothing":  func(m *task.Message, _ *fakeDelivery) { m.Files = []task.File{{Name: "a", Size: -1}} },
-		"too many files":      func(m *task.Message, _ *fakeDelivery) { m.Files = make([]task.File, maxFiles+1) },
+		"too many files":      func(m *task.Message, _ *fakeDelivery) { m.Files = slices.Repeat([]task.File{{Name: "a"}}, maxFiles+1) },
 		"another operation":   func(m *task.Message, _ *fakeDelivery) { m.Op = "second@1" },
 	} {
 		m := f.task(t, name)

@@ -126,8 +126,12 @@ func TestEndOfAnOperationIsCommitted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	w := f.worker("alice", opFunc(func(ctx context.Context, s *task.Spec, env *operation.Env) error {
-		defer cancel()
-		return writes("bytes")(ctx, s, env)
+		if err := writes("bytes")(ctx, s, env); err != nil {
+			return err
+		}
+		cancel()
+		<-ctx.Done()
+		return nil
 	}))
 	d := f.queue.offer(m, 1)
 	if err := w.Run(ctx); err != nil {
