@@ -42,6 +42,9 @@ type BrokerOptions struct {
 	AuthFile string
 	// Embedded says that the broker's state is worth nothing after its end.
 	Embedded bool
+
+	// hasty leaves writes to the operating system. Tests have no use for safe disks.
+	hasty bool
 }
 
 // StartEmbedded starts a broker for this process alone. It opens no port.
@@ -85,7 +88,7 @@ func (o *BrokerOptions) serverOptions() (opts *server.Options, inside string, er
 		NoSigs:     true,
 		JetStream:  true,
 		StoreDir:   o.Dir,
-		SyncAlways: true,
+		SyncAlways: !o.hasty,
 		// Tasks are a few KiB, and few are outstanding at a time.
 		JetStreamMaxMemory: 256 << 20,
 		JetStreamMaxStore:  4 << 30,

@@ -39,6 +39,10 @@ type Options struct {
 	RegistryTTL time.Duration
 	// LeaseTTL is how long a lease lives that is not renewed. Zero is 10 s.
 	LeaseTTL time.Duration
+
+	// look is after what time an idle worker looks around by itself first. Zero is
+	// lookSoon.
+	look time.Duration
 }
 
 func (o *Options) defaults() {
@@ -48,7 +52,7 @@ func (o *Options) defaults() {
 	for _, d := range []struct {
 		p *time.Duration
 		d time.Duration
-	}{{&o.AckWait, ackWait}, {&o.RegistryTTL, 15 * time.Second}, {&o.LeaseTTL, 10 * time.Second}} {
+	}{{&o.AckWait, ackWait}, {&o.RegistryTTL, 15 * time.Second}, {&o.LeaseTTL, 10 * time.Second}, {&o.look, lookSoon}} {
 		if *d.p <= 0 {
 			*d.p = d.d
 		}

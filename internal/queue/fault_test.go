@@ -60,7 +60,7 @@ func (c *crew) finished() int {
 // publishes, waits, extends or acknowledges sees an error.
 func TestBrokerKilledUnderWork(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := scratch(t)
 	p := startProcess(t, dir, "127.0.0.1:0")
 	o := Options{URL: p.url, AckWait: 500 * time.Millisecond}
 	ctx, stop := context.WithCancel(within(t))
@@ -137,7 +137,7 @@ func TestBrokerWiped(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
+			dir := scratch(t)
 			b := broker(t, BrokerOptions{Dir: dir})
 			o := Options{URL: b.URL(), AckWait: time.Second}
 			q, worker := ready(t, o), ready(t, o)
@@ -226,7 +226,7 @@ func TestNetwork(t *testing.T) {
 		p.freeze()
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer stop()
-		if d, err := far.fetch(ctx, cell); d != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if d, err := far.fetch(ctx, cell, 0); d != nil || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v, %v", d, err)
 		}
 		p.melt() // now the pull gets through, and its answer finds nobody
@@ -240,7 +240,7 @@ func TestNetwork(t *testing.T) {
 		var d *delivery
 		until(t, "the task is back", func() bool {
 			var err error
-			if d, err = q.fetch(within(t), cell); err != nil {
+			if d, err = q.fetch(within(t), cell, 0); err != nil {
 				t.Fatal(err)
 			}
 			return d != nil

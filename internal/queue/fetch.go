@@ -85,9 +85,9 @@ func (q *Queue) giveBack(m *nats.Msg) {
 	}
 }
 
-// pull asks the consumer of a cell for a task that waits. It returns nil if there
-// is none.
-func (q *Queue) pull(ctx context.Context, cell Cell) (*nats.Msg, error) {
+// pull asks the consumer of a cell for a task that waits, or comes within that time.
+// It returns nil if there is none.
+func (q *Queue) pull(ctx context.Context, cell Cell, wait time.Duration) (*nats.Msg, error) {
 	p, err := q.puller()
 	if err != nil {
 		return nil, err
@@ -95,7 +95,11 @@ func (q *Queue) pull(ctx context.Context, cell Cell) (*nats.Msg, error) {
 	p.mu.Lock()
 	p.waiting = true
 	p.mu.Unlock()
-	if err := q.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+streamName+"."+cell.String(), p.inbox, []byte(`{"batch":1,"no_wait":true}`)); err != nil {
+	request := []byte(`{"batch":1,"no_wait":true}`)
+	if wait > 0 {
+		request = fmt.Appendf(nil, `{"batch":1,"expires":%d}`, wait)
+	}
+	if err := q.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+streamName+"."+cell.String(), p.inbox, request); err != nil {
 		q.abandon(p)
 		return nil, err
 	}
@@ -131,11 +135,16 @@ func readPull(m *nats.Msg) (*nats.Msg, error) {
 // fetchTimeout is for one pull. The answer comes at once or the network is bad.
 const fetchTimeout = 10 * time.Second
 
-// fetch takes a task of the cell, or returns nil if none waits.
-func (q *Queue) fetch(ctx context.Context, cell Cell) (*delivery, error) {
+// fetchSoon is how long a wake-up is trusted. It may come before the consumer knows
+// of the task that was published or given back.
+const fetchSoon = 250 * time.Millisecond
+
+// fetch takes a task of the cell, or returns nil if none waits, nor comes within that
+// time.
+func (q *Queue) fetch(ctx context.Context, cell Cell, wait time.Duration) (*delivery, error) {
 	var m *nats.Msg
 	err := q.ask(ctx, "$JS.API.CONSUMER.MSG.NEXT.", fetchTimeout, func(ctx context.Context) (err error) {
-		m, err = q.pull(ctx, cell)
+		m, err = q.pull(ctx, cell, wait)
 		return err
 	})
 	switch {

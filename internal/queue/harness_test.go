@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"flag"
 	"io"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/shardpress/shardpress/internal/task"
@@ -23,7 +25,7 @@ const asBroker = "SHARDPRESS_TEST_BROKER"
 func TestMain(m *testing.M) {
 	if args := os.Getenv(asBroker); args != "" {
 		part := strings.Split(args, ";")
-		b, err := StartBroker(BrokerOptions{Dir: part[0], Listen: part[1]})
+		b, err := StartBroker(BrokerOptions{Dir: part[0], Listen: part[1], hasty: true})
 		if err == nil {
 			_, err = os.Stdout.WriteString(b.URL() + "\n")
 		}
@@ -33,6 +35,12 @@ func TestMain(m *testing.M) {
 		}
 		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 		os.Exit(0)
+	}
+	// These tests wait, for disks, brokers and times to live: many at a time are quicker
+	// than one for each core.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -75,14 +83,27 @@ func (p *process) kill() {
 	_ = p.cmd.Wait()         // it was killed
 }
 
+// scratch is a directory for a broker, in memory where there is such a place: a broker
+// makes many small files, and waits for the disk at each.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "shardpress-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // the broker may be writing still
+	return dir
+}
+
 func broker(t *testing.T, o BrokerOptions) *Broker {
 	t.Helper()
 	if o.Dir == "" {
-		o.Dir = t.TempDir()
+		o.Dir = scratch(t)
 	}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
 	}
+	o.hasty = true
 	b, err := StartBroker(o)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +173,7 @@ func id(t *testing.T, d Delivery) byte {
 func none(t *testing.T, q *Queue, memory int64) {
 	t.Helper()
 	for _, cell := range Ladder(class, memory) {
-		if d, err := q.fetch(within(t), cell); err != nil || d != nil {
+		if d, err := q.fetch(within(t), cell, 0); err != nil || d != nil {
 			t.Errorf("cell %s: got %v, %v, want nothing", cell, d, err)
 		}
 	}
@@ -293,4 +314,19 @@ func raw(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// foreign is a server that was not set up for a fleet.
+func foreign(t *testing.T, payload int32) string {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, MaxPayload: payload, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(patience) {
+		t.Fatal("the broker is not ready")
+	}
+	return srv.ClientURL()
 }

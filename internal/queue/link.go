@@ -200,7 +200,7 @@ func (q *Queue) persist(ctx context.Context, prefix string, limit time.Duration,
 			return err
 		}
 		if gone(err) {
-			if rerr := q.restore(ctx); rerr != nil && !passing(rerr) && !errors.Is(rerr, ErrDenied) {
+			if rerr := q.restore(ctx); rerr != nil && !passing(rerr) && !errors.Is(rerr, ErrDenied) && !errors.Is(rerr, errNoJetStream) {
 				return fmt.Errorf("%w (and it could not be made again: %w)", err, rerr)
 			}
 		}

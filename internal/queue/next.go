@@ -36,14 +36,14 @@ func (q *Queue) Next(ctx context.Context, cells func() []Cell) (Delivery, error)
 		if d != nil || err != nil {
 			return d.orNil(), err
 		}
-		interval = max(lookSoon, min(interval+interval/2, q.lookLate()))
+		interval = max(q.opts.look, min(interval+interval/2, q.lookLate()))
 		if d, err := q.sleep(ctx, w, cells, interval+rand.N(interval/2)); d != nil || err != nil {
 			return d.orNil(), err
 		}
 	}
 }
 
-func (q *Queue) lookLate() time.Duration { return max(lookSoon, min(lookLate, q.opts.AckWait/4)) }
+func (q *Queue) lookLate() time.Duration { return max(q.opts.look, min(lookLate, q.opts.AckWait/4)) }
 
 // sleep waits until it is time to look again. A wake-up says where to look, and is
 // followed at once.
@@ -62,7 +62,7 @@ func (q *Queue) sleep(ctx context.Context, w *waiter, cells func() []Cell, d tim
 			return nil, nil
 		case <-again: // whatever was published meanwhile woke nobody
 			again = nil
-			timer.Reset(rand.N(lookSoon))
+			timer.Reset(rand.N(q.opts.look))
 			continue
 		case cell = <-w.wake:
 		}
@@ -70,7 +70,7 @@ func (q *Queue) sleep(ctx context.Context, w *waiter, cells func() []Cell, d tim
 			if !slices.Contains(cells(), cell) {
 				continue
 			}
-			d, err := q.fetch(ctx, cell)
+			d, err := q.fetch(ctx, cell, fetchSoon)
 			if err != nil {
 				if q.patient(ctx, err) == nil {
 					return nil, nil // look around when the broker is well again
@@ -97,7 +97,7 @@ func (q *Queue) scan(ctx context.Context, cells []Cell, fresh time.Duration) (*d
 			i++
 			continue
 		}
-		d, err := q.fetch(ctx, cells[i])
+		d, err := q.fetch(ctx, cells[i], 0)
 		if err == nil {
 			if d != nil {
 				return d, nil

@@ -12,7 +12,7 @@ const class = "f32@1"
 
 func start(t *testing.T, dir string) *Queue {
 	t.Helper()
-	b, err := StartEmbedded(dir)
+	b, err := StartBroker(BrokerOptions{Dir: dir, Embedded: true, hasty: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func message(n byte, memory int64) *task.Message {
 
 func TestOneMessageATask(t *testing.T) {
 	t.Parallel()
-	q := start(t, t.TempDir())
+	q := start(t, scratch(t))
 	ctx := t.Context()
 	if err := q.Publish(ctx, message(1, 1)); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestOneMessageATask(t *testing.T) {
 
 func TestLargestThatFitsFirst(t *testing.T) {
 	t.Parallel()
-	q := start(t, t.TempDir())
+	q := start(t, scratch(t))
 	ctx := t.Context()
 	for n, memory := range []int64{1 << 20, 100 << 20, 3 << 30} {
 		if err := q.Publish(ctx, message(byte(n), memory)); err != nil {
@@ -101,7 +101,7 @@ func TestLargestThatFitsFirst(t *testing.T) {
 
 func TestGivenBackTaskComesAgainAndSurvivesRestart(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := scratch(t)
 	ctx := t.Context()
 	func() {
 		b, err := StartEmbedded(dir)
@@ -140,7 +140,7 @@ func TestGivenBackTaskComesAgainAndSurvivesRestart(t *testing.T) {
 
 func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	q := start(t, t.TempDir())
+	q := start(t, scratch(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan error, 1)
 	go func() {
@@ -168,7 +168,7 @@ func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
 
 func TestNotices(t *testing.T) {
 	t.Parallel()
-	q := start(t, t.TempDir())
+	q := start(t, scratch(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	ch, err := q.Notices(ctx)
 	if err != nil {

@@ -50,7 +50,7 @@ func example(t *testing.T) *server.Options {
 func configured(t *testing.T) string {
 	t.Helper()
 	o := example(t)
-	o.Host, o.Port, o.HTTPPort, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir(), true, true
+	o.Host, o.Port, o.HTTPPort, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, scratch(t), true, true
 	if !o.SyncAlways {
 		t.Error("the example does not sync always")
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shardpress/shardpress/internal/task"
@@ -29,6 +30,8 @@ const (
 	maxAckPending = 20_000
 	maxWaiting    = 4096
 )
+
+var errNoJetStream = errors.New("the broker has no JetStream for this user: give it a jetstream section, and enable it for the user's account")
 
 // Setup makes the stream, the consumers of the numeric classes and the buckets, or
 // finds them. Many processes may do so at once. Who may not make them uses what is
@@ -157,6 +160,9 @@ func (q *Queue) setupTasks(ctx context.Context) error {
 			}
 			return err
 		})
+	}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return fmt.Errorf("create stream %s: %w", streamName, errNoJetStream)
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", streamName, err)

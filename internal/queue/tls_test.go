@@ -248,7 +248,7 @@ func TestCredentialsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: scratch(t), NoLog: true, NoSigs: true,
 		TrustedOperators: []*jwt.OperatorClaims{operatorJWT}, AccountResolver: resolver, SystemAccount: systemKey,
 	})
 	if err != nil {

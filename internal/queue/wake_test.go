@@ -23,8 +23,12 @@ func waiting(t *testing.T, q *Queue, cells func() []Cell) <-chan Delivery {
 	return got
 }
 
-// soon is less than the time after which an idle worker looks by itself.
-const soon = lookSoon * 2 / 3
+// seldom is after what time the workers of these tests look around by themselves, and
+// soon less than that.
+const (
+	seldom = patience
+	soon   = seldom / 2
+)
 
 func receive(t *testing.T, what string, got <-chan Delivery) Delivery {
 	t.Helper()
@@ -51,7 +55,7 @@ func TestWakeUp(t *testing.T) {
 			t.Parallel()
 			b := broker(t, b)
 			login := func(user string) Options {
-				o := Options{URL: b.URL(), Name: user}
+				o := Options{URL: b.URL(), Name: user, look: seldom}
 				if name == "accounts" {
 					o.URL = as(user, b.URL())
 				}
@@ -96,7 +100,7 @@ func TestGivenBackTaskWakes(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{Users: users()})
 	c := ready(t, Options{URL: as("coordinator", b.URL())})
-	first, second := ready(t, Options{URL: as("w1", b.URL()), Name: "w1"}), ready(t, Options{URL: as("w2", b.URL()), Name: "w2"})
+	first, second := ready(t, Options{URL: as("w1", b.URL()), Name: "w1", look: seldom}), ready(t, Options{URL: as("w2", b.URL()), Name: "w2", look: seldom})
 	for n, after := range []time.Duration{0, 50 * time.Millisecond} {
 		publish(t, c, message(byte(n), 1))
 		d := next(t, first, 1<<30)
@@ -119,7 +123,7 @@ func TestGivenBackTaskWakes(t *testing.T) {
 func TestWakeUpIsPassedOn(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{})
-	o := Options{URL: b.URL()}
+	o := Options{URL: b.URL(), look: seldom}
 	c, leaving, other := ready(t, o), ready(t, o), ready(t, o)
 	cells := fits(1 << 30)()
 	// It waits, but follows no wake-up, as if it had just found a task.
@@ -154,7 +158,7 @@ func TestWakeUpIsPassedOn(t *testing.T) {
 func TestManyWorkersOnOneConnection(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{})
-	q := ready(t, Options{URL: b.URL()})
+	q := ready(t, Options{URL: b.URL(), look: seldom})
 	const workers = 50
 	got := make(chan byte, workers)
 	ctx, stop := context.WithTimeout(t.Context(), patience)
