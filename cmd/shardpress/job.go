@@ -16,6 +16,8 @@ import (
 	"github.com/shardpress/shardpress/compress/recipe"
 	"github.com/shardpress/shardpress/internal/local"
 	"github.com/shardpress/shardpress/internal/machine"
+	"github.com/shardpress/shardpress/internal/source"
+	"github.com/shardpress/shardpress/objstore/hub"
 )
 
 // jobFlags are the flags that say what to compress and how.
@@ -27,7 +29,7 @@ type jobFlags struct {
 }
 
 func (f *jobFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.model, "model", "", "checkpoint: a Hugging Face directory or a .safetensors file (required)")
+	c.Flags().StringVar(&f.model, "model", "", "checkpoint: a Hugging Face directory, a .safetensors file, or hf://owner/name@revision (required)")
 	c.Flags().StringVar(&f.recipe, "recipe", "", "preset (see shardpress recipes) or YAML file (required)")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "change the recipe: key=value, such as group=32 or output.format=dense (repeatable)")
 	c.Flags().BoolVar(&f.hashSource, "hash-source", false, "identify source files by their SHA-256, which reads them once more, rather than by inode, size and time")
@@ -52,7 +54,13 @@ func (f *jobFlags) job() (*local.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &local.Job{Model: f.model, Recipe: r, HashSource: f.hashSource, Salt: s, Kernel: k}, nil
+	j := &local.Job{Model: f.model, Recipe: r, HashSource: f.hashSource, Salt: s, Kernel: k}
+	if strings.HasPrefix(f.model, hub.Scheme) {
+		if j.Hub, err = source.HubFromEnv(os.Getenv); err != nil {
+			return nil, err
+		}
+	}
+	return j, nil
 }
 
 // loadRecipe finds a preset or reads a file, and applies the settings to it.
