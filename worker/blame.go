@@ -125,7 +125,7 @@ type given struct {
 // Read implements io.Reader.
 func (g *given) Read(p []byte) (int, error) {
 	n, err := g.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's own contract
+	if err != nil && err != io.EOF {
 		g.failed = true
 	}
 	return n, err

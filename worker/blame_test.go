@@ -208,7 +208,7 @@ func TestBlame(t *testing.T) {
 	away := errors.New("away")
 	mem := objstore.NewMem()
 	b := &blamed{&faulty{Bucket: mem, get: has("bad"), put: has("bad"), list: has("bad"), remove: has("bad"), err: away}}
-	b.Bucket.(*faulty).times.Store(1 << 30) //nolint:errcheck // it is one
+	b.Bucket.(*faulty).times.Store(1 << 30)
 	ctx := t.Context()
 	for name, call := range map[string]func(key string) error{
 		"get":    func(key string) error { _, err := b.Get(ctx, key, 0, -1); return err },

@@ -22,7 +22,7 @@ func (o *fakeObserver) Attempt(ctx context.Context, m *task.Message, d queue.Del
 		o.t.Error("the attempt does not go on with what the message brought along")
 	}
 	return context.WithValue(ctx, spanKey{}, m.ID), func(e AttemptEnd) {
-		if d.(*fakeDelivery).fate == "" { //nolint:errcheck // it is one
+		if d.(*fakeDelivery).fate == "" {
 			o.t.Error("the observer is told before the end")
 		}
 		o.ends <- e

@@ -3,8 +3,6 @@ package operation
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"testing"
 
@@ -45,16 +43,6 @@ func (c *collector) put(_ context.Context, name string, r io.Reader, size int64)
 	c.names = append(c.names, name)
 	c.data[name] = b.Bytes()
 	return nil
-}
-
-// digest is of all outputs in their order.
-func (c *collector) digest() string {
-	h := sha256.New()
-	for _, name := range c.names {
-		h.Write([]byte(name))
-		h.Write(c.data[name])
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 // run runs the operation on all of a checkpoint's files.
