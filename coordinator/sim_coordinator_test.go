@@ -30,6 +30,9 @@ type news struct {
 func (c *simCoordinator) start() {
 	c.inbox, c.slow, c.paused = nil, nil, false
 	c.Window = 1 + c.IntN(4)
+	if c.IntN(2) == 0 {
+		c.Window = 1 + c.IntN(len(c.plan)+1)
+	}
 	nodes := make([]Node, len(c.plan))
 	for i, n := range c.plan {
 		nodes[i] = n.Node
@@ -67,8 +70,10 @@ func (c *simCoordinator) look(nodes []*simNode) (results map[task.ID]*task.Resul
 func (c *simCoordinator) step(e Event) int {
 	effects := c.state.Step(e)
 	c.check(effects)
+	c.count("event", e)
 	c.trace("%T %+v", e, e)
 	for i, e := range effects {
+		c.count("effect", e)
 		c.trace("    -> %T %+v", e, e)
 		if c.IntN(50) == 0 && c.mortal() && c.fault() {
 			c.trace("coordinator dies")

@@ -89,7 +89,7 @@ func (p *simPlan) some(n int, of []*simNode) []*simNode {
 
 func newSimPlan(r *rand.Rand) []*simNode {
 	p := &simPlan{Rand: r}
-	switch r.IntN(6) {
+	switch r.IntN(7) {
 	case 0: // independent tasks, as data-free methods make
 		for range 1 + r.IntN(8) {
 			p.add(Node{Output: true})
@@ -105,6 +105,13 @@ func newSimPlan(r *rand.Rand) []*simNode {
 		p.decisions()
 	case 5:
 		p.anything(3 + r.IntN(12))
+	case 6: // much of everything
+		for range 1 + r.IntN(3) {
+			p.dense()
+			p.sequential()
+			p.anything(r.IntN(20))
+		}
+		p.decisions()
 	}
 	return p.nodes
 }

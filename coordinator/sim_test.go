@@ -38,13 +38,13 @@ func newWorld(seed uint64) *world {
 		harmed:   map[task.ID]int{},
 	}
 	w.plan = newSimPlan(r)
-	w.coordinators = 1 + r.IntN(4)/3
+	w.coordinators = 1 + r.IntN(3)/2
 	w.workers = 1 + r.IntN(5)
 	w.AuditSeed = fmt.Sprint("audit", seed)
 	if r.IntN(3) == 0 {
 		w.faults = 0
 	} else {
-		w.faults = r.IntN(12)
+		w.faults = r.IntN(12 + 2*len(w.plan))
 	}
 	w.harm = r.IntN(3) > 0
 	w.KeepGoing = r.IntN(2) == 0
@@ -142,11 +142,11 @@ func (w *world) play() {
 		switch k := w.IntN(100); {
 		case k < 30:
 			w.work()
-		case k < 60:
+		case k < 58:
 			w.take()
-		case k < 92:
+		case k < 89:
 			w.coords[w.IntN(len(w.coords))].turn()
-		case k < 95:
+		case k < 92:
 			w.coords[w.IntN(len(w.coords))].disturb()
 		case k < 97:
 			w.mishap()
@@ -332,6 +332,63 @@ func TestSchedules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTheSimulatorMeetsEverything keeps the simulator honest: a schedule that never
+// comes about tests nothing.
+func TestTheSimulatorMeetsEverything(t *testing.T) {
+	t.Parallel()
+	tally := map[string]int{}
+	for seed := range uint64(1500) {
+		w := newWorld(seed)
+		w.tally = tally
+		w.play()
+		for _, c := range w.coords {
+			var one *TaskError
+			var many *multierror.Error
+			switch {
+			case c.err == nil:
+				tally["end well"]++
+			case errors.Is(c.err, errCancelled):
+				tally["end cancelled"]++
+			case errors.As(c.err, &many):
+				tally["end with several failures"]++
+			case errors.As(c.err, &one):
+				tally["end with a failure"]++
+			default:
+				tally["end with "+strings.Fields(c.err.Error())[0]]++
+			}
+		}
+	}
+	var missed []string
+	for _, e := range []any{
+		Started{}, Finished{}, Failed{}, Missing{}, Slow{}, Audited{}, Grown{}, Placed{}, Broken{}, Assembled{}, Resized{}, Paused{}, Resumed{}, Stopped{},
+	} {
+		if k := fmt.Sprintf("event %T", e); tally[k] < 8 {
+			missed = append(missed, k)
+		}
+	}
+	for _, e := range []any{Publish{}, Withdraw{}, Noted{}, Pause{}, Look{}, Forget{}, Expire{}, Decide{}, Place{}, Assemble{}, Finish{}} {
+		if k := fmt.Sprintf("effect %T", e); tally[k] < 8 {
+			missed = append(missed, k)
+		}
+	}
+	for _, k := range []task.Kind{task.Invalid, task.Full, task.Transient, task.Internal, task.Died, task.Lost, task.Storage} {
+		if k := "failure " + string(k); tally[k] < 8 {
+			missed = append(missed, k)
+		}
+	}
+	for _, k := range []string{"copy twin", "copy audit", "end well", "end cancelled", "end with several failures", "end with a failure", "end with audit"} {
+		if tally[k] < 8 {
+			missed = append(missed, k)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(tally)) {
+		t.Logf("%7d %s", tally[k], k)
+	}
+	if len(missed) > 0 {
+		t.Errorf("hardly ever met: %v", missed)
 	}
 }
 

@@ -40,6 +40,7 @@ type world struct {
 	litter                 bool // the queue may hold what no coordinator remembers
 	aged                   bool // the store began with results whose bytes were gone
 	log                    func(format string, args ...any)
+	tally                  map[string]int // how often what was met, where somebody counts
 	problem                string
 }
 
@@ -67,6 +68,18 @@ type job struct {
 	attempt  string
 	consumed []task.Consumed
 	value    uint64
+}
+
+func (w *world) count(what string, of any) {
+	if w.tally != nil {
+		w.tally[fmt.Sprintf("%s %T", what, of)]++
+		if f, ok := of.(Failed); ok {
+			w.tally["failure "+string(f.Failure.Kind)]++
+		}
+		if p, ok := of.(Publish); ok {
+			w.tally["copy "+p.Copy]++
+		}
+	}
 }
 
 // trace tells what happens, where somebody listens.
@@ -338,12 +351,13 @@ func (w *world) commit(j *job) {
 
 // mishap is what befalls store, queue and leases.
 func (w *world) mishap() {
-	if !w.fault() {
+	if w.faults == 0 {
 		return
 	}
-	switch k := w.IntN(7); k {
-	case 0, 1, 2:
-		w.damage(k)
+	w.faults--
+	switch k := w.IntN(10); k {
+	case 0, 1, 2, 7, 8, 9:
+		w.damage(k % 7)
 	case 3: // garbage is collected
 		used := map[string]bool{}
 		for _, r := range w.results {
