@@ -269,7 +269,7 @@ func (c *simCoordinator) disturb() {
 	case 2:
 		if c.fault() {
 			c.paused = true
-			c.step(Paused{})
+			c.step(Paused{Reason: "simulated"})
 		}
 	case 3:
 		if c.mortal() && c.fault() {

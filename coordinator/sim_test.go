@@ -60,7 +60,7 @@ func newWorld(seed uint64) *world {
 		w.stale, w.harm = true, false
 	}
 	for _, n := range w.plan {
-		if r.IntN(8) == 0 {
+		if r.IntN(8) == 0 && !w.badWorker { // an audit in the wrong memory class would be skipped
 			n.need = needsMuch
 		}
 	}

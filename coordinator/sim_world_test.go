@@ -201,6 +201,10 @@ func (w *world) take() {
 		}
 	}
 	w.executions++
+	if m.Copy == task.CopyAudit && n.need > m.Escalate { // dies as often as it takes
+		w.failed(m, j.attempt, at, task.Died, nil)
+		return
+	}
 	j.value = n.value(inputs)
 	if w.badWorker && at == 0 {
 		j.value ^= 1

@@ -142,7 +142,8 @@ type State struct {
 	skipped   int                 // audits that could not be made
 	storage   int                 // storage failures since the last result
 	paused    bool
-	assembly  bool // Assemble is under way
+	reason    string // why
+	assembly  bool   // Assemble is under way
 	ended     bool
 	broken    error // of the plan
 }
@@ -209,9 +210,9 @@ func (s *State) take(e Event) {
 	case Resized:
 		s.Window = max(e.Window, 1)
 	case Paused:
-		s.paused = true
+		s.pause(e.Reason)
 	case Resumed:
-		s.paused, s.storage = false, 0
+		s.paused, s.reason, s.storage = false, "", 0
 	case Stopped:
 		s.end(e.Err)
 	}
@@ -222,6 +223,9 @@ func (s *State) emit(e Effect) {
 		s.out = append(s.out, e)
 	}
 }
+
+// pause publishes nothing until the run is resumed.
+func (s *State) pause(reason string) { s.paused, s.reason = true, reason }
 
 // set moves a unit along and keeps the counts.
 func (s *State) set(u *unit, p phase) {
@@ -453,7 +457,7 @@ func (s *State) Outstanding() []Publish {
 			all = append(all, s.twinOf(u, ""))
 		}
 		if a := s.audits[u]; a != nil && a.out {
-			all = append(all, auditOf(u, a))
+			all = append(all, s.auditOf(u, a))
 		}
 	}
 	return all
@@ -472,6 +476,7 @@ type Counts struct {
 	Audits  int // not in yet
 	Skipped int // audits that nobody could make
 	Paused  bool
+	Reason  string // of the pause
 }
 
 // Counts counts without looking at every task.
@@ -480,6 +485,6 @@ func (s *State) Counts() Counts {
 	return Counts{
 		Tasks: len(s.units) - c[idle], Waiting: c[waiting], Ready: c[ready], Queued: c[queued],
 		Done: c[done] + c[placing] + c[placed], Placed: c[placed], Failed: c[failed],
-		Twins: s.twins, Audits: len(s.audits), Skipped: s.skipped, Paused: s.paused,
+		Twins: s.twins, Audits: len(s.audits), Skipped: s.skipped, Paused: s.paused, Reason: s.reason,
 	}
 }

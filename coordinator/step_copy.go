@@ -65,8 +65,10 @@ type audit struct {
 	out             bool   // outstanding
 }
 
-func auditOf(u *unit, a *audit) Publish {
-	return Publish{ID: u.ID, Copy: task.CopyAudit, Audit: a.attempt, Avoid: a.worker}
+func (s *State) auditOf(u *unit, a *audit) Publish {
+	p := s.publication(u)
+	p.Repair, p.Copy, p.Audit, p.Avoid = "", task.CopyAudit, a.attempt, a.worker
+	return p
 }
 
 // chosen decides by seed and ID alone whether a task is audited, so that every
@@ -106,7 +108,7 @@ func (s *State) publishAudit(u *unit, a *audit) {
 	a.out = true
 	s.auditsOut++
 	s.float(u)
-	s.emit(auditOf(u, a))
+	s.emit(s.auditOf(u, a))
 }
 
 // recallAudit takes an audit for lost: it is published again.

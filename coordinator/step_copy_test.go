@@ -84,6 +84,12 @@ func TestAudits(t *testing.T) {
 			{Started{Results: results(made("b", "1", "a"), made("a", "1")), Audits: map[task.ID]Audited{letter("a"): audited("a", "1", true)}}, "place b1, publish b copy:audit audit:1 avoid:w1"},
 			{lostAudit, "noted, withdraw b copy:audit, expire a1"},
 		}},
+		{"in the memory class that it took", []Node{node("a/O")}, all, []scriptStep{
+			{Started{}, "publish a"},
+			{died("a", "1", 10), "noted, publish a up:1"},
+			{Finished{made("a", "2")}, "place a2, publish a copy:audit audit:2 avoid:w2 up:1"},
+			{ofCopy(died("a", "3", 20), task.CopyAudit), "noted, withdraw a copy:audit"},
+		}},
 		{"none is left when the run ends", nodes[:1], Options{Audit: 1}, []scriptStep{
 			{Started{Results: results(made("a", "1"))}, "expire a1, publish a copy:audit audit:1 avoid:w1"},
 			{Stopped{errCancelled}, "withdraw a copy:audit, finish: cancelled by somebody"},

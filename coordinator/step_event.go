@@ -70,7 +70,7 @@ type (
 	Resized struct{ Window int }
 	// Paused and Resumed tell whether anything is to be published: with a full store
 	// or one that does not answer, work is only lost. What is outstanding goes on.
-	Paused  struct{}
+	Paused  struct{ Reason string }
 	Resumed struct{}
 	// Stopped ends the run from outside: a cancelled context or run, a full disk.
 	Stopped struct{ Err error }

@@ -15,6 +15,7 @@ const (
 	maxFailures    = 3  // attempts at a task that may fail before the run does
 	maxRepairs     = 3  // times that a task's lost bytes are made again
 	maxEscalations = 1  // memory classes that a task may kill workers of, before it is poison
+	maxDeaths      = 4  // reports of deaths, if they all come from one class: there may be none above
 	maxVoid        = 16 // times that a task may complain of input bytes which nobody misses
 )
 
@@ -27,6 +28,7 @@ type trouble struct {
 	seen     []string       // attempts that gave no result
 	failures []task.Failure // those that count
 	died     int            // memory classes in which it killed its workers
+	deaths   int            // reports of that
 	void     int            // complaints of inputs that are not lost
 	repairs  int
 	stale    []*task.Result // not to be believed
@@ -106,7 +108,8 @@ func (s *State) failure(f task.Failure) {
 		default:
 			t.died = max(t.died, 1)
 		}
-		if final = t.died > maxEscalations; final {
+		t.deaths++
+		if final = t.died > maxEscalations || t.deaths > maxDeaths; final {
 			t.failures = append(t.failures, f)
 		}
 	default:
@@ -125,7 +128,7 @@ func (s *State) failure(f task.Failure) {
 		s.emit(Look{ID: f.Producer.ID})
 	}
 	if pause && !s.paused {
-		s.paused = true
+		s.pause(f.Message)
 		s.emit(Pause{Failure: f})
 	}
 	if producer != nil {
@@ -237,7 +240,7 @@ func (s *State) collect() error {
 	for _, u := range s.fallen {
 		err := u.trouble.err
 		if n := u.trouble.dropped; n > 0 {
-			err = fmt.Errorf("%w; %d tasks that need task %s were left out", err, n, u.ID.Short())
+			err = fmt.Errorf("%w; tasks left out that need task %s: %d", err, u.ID.Short(), n)
 		}
 		all = multierror.Append(all, err)
 	}
@@ -256,7 +259,7 @@ type TaskError struct {
 func (e *TaskError) Error() string {
 	switch f := e.Failure; {
 	case f.Kind == task.Died:
-		return fmt.Sprintf("%s (task %s is poison: it killed its workers in its memory class and in the next larger one, last worker %s)", f.Message, f.ID.Short(), f.Worker)
+		return fmt.Sprintf("%s (task %s is poison: it killed its workers in its memory class and, if there is one, in the next, last worker %s)", f.Message, f.ID.Short(), f.Worker)
 	case e.Attempts > 1:
 		return fmt.Sprintf("%s (task %s failed %d times, last on worker %s)", f.Message, f.ID.Short(), e.Attempts, f.Worker)
 	default:

@@ -43,6 +43,8 @@ func TestPoison(t *testing.T) {
 			{ofCopy(died("a", "1", 10), task.CopyTwin), "noted"},
 			{died("a", "2", 10), "noted, publish a up:1"},
 			{died("a", "3", 10), "noted, publish a up:1"},
+			{died("a", "4", 10), "noted, publish a up:1"},
+			{died("a", "5", 10), "noted final, withdraw a, " + poison}, // there is no larger class
 		}},
 		{"a coordinator before had raised it", one, Options{}, []scriptStep{
 			{Started{}, "publish a"},
@@ -111,14 +113,14 @@ func TestKeepGoing(t *testing.T) {
 			{Finished{made("a", "1")}, "publish b"},
 			{broke("b", "1", task.Invalid), "noted final, withdraw b"},
 			{Finished{made("b", "2", "a")}, ""}, // too late
-			{Placed{letter("d"), "1"}, "finish: 2 errors occurred:\n\t* b broke; 1 tasks that need task 620000000000 were left out\n\t* e broke; 2 tasks that need task 650000000000 were left out\n\n"},
+			{Placed{letter("d"), "1"}, "finish: 2 errors occurred:\n\t* b broke; tasks left out that need task 620000000000: 1\n\t* e broke; tasks left out that need task 650000000000: 2\n\n"},
 		}},
 		{"nothing is made for those", nodes[4:], options, []scriptStep{
 			{Started{}, "finish: plan contradicts itself..."},
 		}},
 		{"what only they need is withdrawn", []Node{node("a"), node("b"), node("c/O", "a", "b")}, options, []scriptStep{
 			{Started{}, "publish a, publish b"},
-			{broke("a", "1", task.Invalid), "noted final, withdraw a, withdraw b, finish: a broke; 1 tasks that need task 610000000000 were left out"},
+			{broke("a", "1", task.Invalid), "noted final, withdraw a, withdraw b, finish: a broke; tasks left out that need task 610000000000: 1"},
 		}},
 		{"who has read it already goes on", []Node{node("a/E"), node("b/O", "a")}, options, []scriptStep{
 			{Started{Results: results(made("a", "1"))}, "publish b"},
@@ -131,7 +133,7 @@ func TestKeepGoing(t *testing.T) {
 			{Started{Results: results(made("a", "1"))}, "publish b"},
 			{Broken{letter("a"), "1", "gone"}, "publish a repair:1"},
 			{broke("a", "2", task.Invalid), "noted final, withdraw a"},
-			{Missing{ID: letter("b")}, "finish: a broke; 1 tasks that need task 610000000000 were left out"},
+			{Missing{ID: letter("b")}, "finish: a broke; tasks left out that need task 610000000000: 1"},
 		}},
 		{"without it the first ends the run", nodes, Options{}, []scriptStep{
 			{Started{}, "publish a, publish d, publish e"},

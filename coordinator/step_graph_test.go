@@ -36,11 +36,11 @@ func TestOrder(t *testing.T) {
 		}, {
 			"nothing is published in a pause", []Node{node("a/O"), node("b/O")}, Options{Window: 1}, []scriptStep{
 				{Started{}, "publish a"},
-				{Paused{}, ""},
+				{Paused{"the store is full"}, ""},
 				{Finished{made("a", "1")}, "place a1"},
 				{Missing{ID: letter("b")}, ""},
 				{Resumed{}, "publish b"},
-				{Paused{}, ""},
+				{Paused{"the store is full"}, ""},
 				{Missing{ID: letter("b")}, ""},
 				{Resumed{}, "publish b"},
 			},
