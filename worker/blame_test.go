@@ -44,6 +44,8 @@ func TestStoreTroubleIsNotTheTasksFault(t *testing.T) {
 		{name: "not a store", store: &faulty{put: ends("/o"), err: objstore.ErrRoot}, kind: task.Storage},
 		{name: "time-out of its own", store: &faulty{put: ends("/o"), err: context.DeadlineExceeded}, kind: task.Storage},
 		{name: "scratch is full", op: fmt.Errorf("write scratch: %w", syscall.ENOSPC), kind: task.Storage},
+		{name: "a store of sources may not be read", op: fmt.Errorf("read source: %w", objstore.ErrReadOnly), kind: task.Storage},
+		{name: "a store of sources is gone", op: fmt.Errorf("read source: %w", objstore.ErrRoot), kind: task.Storage},
 		{name: "quota of scratch", op: fmt.Errorf("write scratch: %w", syscall.EDQUOT), kind: task.Storage},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func (t *tail) text() string {
 			b = b[i+1:]
 		}
 	}
-	return redact.Text(strings.ToValidUTF8(string(b), "�"))
+	return strings.ToValidUTF8(string(b), "�")
 }
 
 // capture returns a logger that also keeps what it logs, in more detail, for the
