@@ -515,3 +515,65 @@ func TestUploadMemory(t *testing.T) { //nolint:paralleltest // counts what the w
 		t.Errorf("%d bytes were allocated for %d", used, layout.Total)
 	}
 }
+
+// What is damaged in a way that hides it is found all the same.
+func TestUploadedDamagedWithoutTrace(t *testing.T) {
+	t.Parallel()
+	local := openDir(t, everyKind(t)["llama"], OpenOptions{})
+	whole := objstore.NewMem()
+	id, err := Upload(t.Context(), local, whole, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var extent string
+	for _, k := range keys(t, whole) {
+		if base, ok := strings.CutSuffix(k, ".bin"); ok {
+			extent = base // the last one: weights, and not a header
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(b objstore.Bucket)
+		unseen bool // by readers, until the next upload
+	}{
+		{"other bytes with their own hashes", func(b objstore.Bucket) {
+			replace(t, b, extent+".bin", func(b []byte) []byte { b[0] ^= 1; return b })
+			text, err := readObject(t.Context(), b, extent+".bin", 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum := sha256.Sum256(text)
+			s := &sidecar{Version: uploadedVersion, Length: int64(len(text)), Chunks: []string{hex.EncodeToString(sum[:])}}
+			b2, err := s.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			putObject(t, b, extent+".json", b2)
+		}, false},
+		{"a number of the document", func(b objstore.Bucket) {
+			replace(t, b, UploadedPrefix(id)+uploadedKey, func(b []byte) []byte { return bytes.Replace(b, []byte(`"block":1`), []byte(`"block":7`), 1) })
+		}, false},
+		{"an extent that nobody reads before the next upload", func(b objstore.Bucket) {
+			replace(t, b, extent+".bin", func(b []byte) []byte { return b[:len(b)-1] })
+		}, true},
+	} {
+		b := objstore.NewMem()
+		for _, k := range keys(t, whole) {
+			if _, err := objstore.Copy(t.Context(), b, k, whole, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.damage(b)
+		if !c.unseen {
+			if err := readAll(t, b, id); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s: error %v", c.name, err)
+			}
+		}
+		if _, err := Upload(t.Context(), local, b, nil); err != nil {
+			t.Errorf("%s: upload again: %v", c.name, err)
+		}
+		if err := readAll(t, b, id); err != nil {
+			t.Errorf("%s: after another upload: %v", c.name, err)
+		}
+	}
+}

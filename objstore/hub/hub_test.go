@@ -273,6 +273,31 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// unplugged is a network on which the host of large files cannot be reached.
+type unplugged struct{}
+
+func (unplugged) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.RawQuery != "" && strings.Contains(r.URL.RawQuery, "signature") {
+		return nil, errors.New("no route to host")
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// A signed address is as good as a token, and stands in no error either.
+func TestSignedAddressesAreNotShown(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, files())
+	p := &pauses{}
+	b, err := open(t.Context(), Ref{hubtest.ID, "main"}, Options{Endpoint: h.Endpoint, Client: &http.Client{Transport: unplugged{}}}, p.wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = get(t, b, "model.safetensors", 0, 10)
+	if err == nil || !strings.Contains(err.Error(), "no route to host") || strings.Contains(err.Error(), "signature") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, files())
