@@ -196,7 +196,7 @@ func (s *State) unwanted(u *unit) {
 	case u.wants > 0 || s.ended:
 	case u.phase.running() && u.owes() == 0:
 		s.release(u)
-	case u.Expires && !u.Output && !u.decides() && u.there():
+	case u.Expires && !u.Output && !u.Decide && u.there(): // a run that is resumed reads decisions again
 		u.gone = true
 		s.vanish(u)
 		s.emit(Expire{ID: u.ID, Attempt: u.result.Attempt})
