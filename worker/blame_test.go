@@ -46,6 +46,7 @@ func TestStoreTroubleIsNotTheTasksFault(t *testing.T) {
 		{name: "scratch is full", op: fmt.Errorf("write scratch: %w", syscall.ENOSPC), kind: task.Storage},
 		{name: "a store of sources may not be read", op: fmt.Errorf("read source: %w", objstore.ErrReadOnly), kind: task.Storage},
 		{name: "a store of sources is gone", op: fmt.Errorf("read source: %w", objstore.ErrRoot), kind: task.Storage},
+		{name: "a source does not answer", op: fmt.Errorf("read source: %w", shard.ErrUnreachable), kind: task.Storage},
 		{name: "quota of scratch", op: fmt.Errorf("write scratch: %w", syscall.EDQUOT), kind: task.Storage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
