@@ -115,8 +115,10 @@ func TestBrokerWiped(t *testing.T) {
 		}},
 		{"noticed by a worker", func(t *testing.T, q *Queue, _ <-chan Delivery) {
 			until(t, "the stream is there", func() bool {
-				_, err := q.js.Stream(t.Context(), streamName)
-				return err == nil
+				return q.ask(within(t), "$JS.API.", 200*time.Millisecond, func(ctx context.Context) error {
+					_, err := q.js.Stream(ctx, streamName)
+					return err
+				}) == nil
 			})
 		}},
 		{"noticed by a reconciler", func(t *testing.T, q *Queue, _ <-chan Delivery) {

@@ -51,7 +51,7 @@ type process struct {
 	url string
 }
 
-func startProcess(t *testing.T, dir, listen string) *process {
+func startProcess(t testing.TB, dir, listen string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0]) //nolint:gosec // this test
 	cmd.Env = append(os.Environ(), asBroker+"="+dir+";"+listen)
@@ -85,7 +85,7 @@ func (p *process) kill() {
 
 // scratch is a directory for a broker, in memory where there is such a place: a broker
 // makes many small files, and waits for the disk at each.
-func scratch(t *testing.T) string {
+func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "shardpress-test-")
 	if err != nil {
@@ -115,14 +115,14 @@ func broker(t *testing.T, o BrokerOptions) *Broker {
 // patience bounds what a test waits for; nothing waits for it in a test that passes.
 const patience = 20 * time.Second
 
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(stop)
 	return ctx
 }
 
-func connect(t *testing.T, o Options) *Queue {
+func connect(t testing.TB, o Options) *Queue {
 	t.Helper()
 	q, err := Dial(within(t), o)
 	if err != nil {
@@ -133,7 +133,7 @@ func connect(t *testing.T, o Options) *Queue {
 }
 
 // ready is a connection with everything set up.
-func ready(t *testing.T, o Options) *Queue {
+func ready(t testing.TB, o Options) *Queue {
 	t.Helper()
 	q := connect(t, o)
 	if err := q.Setup(within(t), class); err != nil {
@@ -142,7 +142,7 @@ func ready(t *testing.T, o Options) *Queue {
 	return q
 }
 
-func publish(t *testing.T, q *Queue, ms ...*task.Message) {
+func publish(t testing.TB, q *Queue, ms ...*task.Message) {
 	t.Helper()
 	for _, m := range ms {
 		if err := q.Publish(within(t), m); err != nil {
@@ -169,17 +169,7 @@ func id(t *testing.T, d Delivery) byte {
 	return m.ID[0]
 }
 
-// none fails the test if a task waits that fits into memory.
-func none(t *testing.T, q *Queue, memory int64) {
-	t.Helper()
-	for _, cell := range Ladder(class, memory) {
-		if d, err := q.fetch(within(t), cell, 0); err != nil || d != nil {
-			t.Errorf("cell %s: got %v, %v, want nothing", cell, d, err)
-		}
-	}
-}
-
-func until(t *testing.T, what string, f func() bool) {
+func until(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	ctx := within(t)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -194,7 +184,7 @@ func until(t *testing.T, what string, f func() bool) {
 }
 
 // idle waits until n calls of Next of a queue wait for wake-ups, and the broker knows.
-func idle(t *testing.T, q *Queue, n int) {
+func idle(t testing.TB, q *Queue, n int) {
 	t.Helper()
 	until(t, "workers are idle", func() bool {
 		q.idle.mu.Lock()

@@ -13,7 +13,7 @@ import (
 // looks often as a whole, and a broker has better things to do.
 const (
 	lookSoon = time.Second
-	lookLate = 5 * time.Second
+	lookLate = 7500 * time.Millisecond
 )
 
 // Next waits for a task of one of the cells, which are asked for at every look
