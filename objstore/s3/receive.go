@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	firstBuffer = 64 << 10
+	firstBuffer = 8 << 10
 	// hashPiece stays in the caches, and lets a cancelled upload end soon.
 	hashPiece     = 256 << 10
 	maxEmptyReads = 100
