@@ -253,6 +253,22 @@ func (w *world) failed(m *message, attempt string, worker int, kind task.Kind, l
 	w.trace("%s fails: %s of %s%s", attempt, kind, m.ID, m.Copy)
 }
 
+// givenBack is an attempt that ends at the store's fault: the worker tells of it, and
+// gives the message back.
+func (w *world) givenBack(j *job, kind task.Kind) {
+	m := j.message
+	w.repeats++
+	if m.held == j {
+		m.held = nil
+	}
+	if m.Copy == task.CopyAudit {
+		return
+	}
+	f := task.Failure{ID: m.ID, Attempt: j.attempt, Worker: workerName(j.worker), Kind: kind, Message: "store", Copy: m.Copy}
+	w.tell(news{failure: &f})
+	w.trace("%s is given back: %s of %s%s", j.attempt, kind, m.ID, m.Copy)
+}
+
 func (w *world) audited(m *message, a Audited) {
 	w.audits[m.ID] = a
 	w.ack(m)
@@ -284,8 +300,7 @@ func (w *world) work() {
 			return
 		case 2:
 			drop()
-			w.repeats++
-			w.failed(m, j.attempt, j.worker, task.Storage, nil)
+			w.givenBack(j, task.Storage)
 			return
 		case 3:
 			counted := 0
@@ -316,8 +331,7 @@ func (w *world) work() {
 		}
 		w.audited(m, a)
 	case w.full:
-		w.repeats++
-		w.failed(m, j.attempt, j.worker, task.Full, nil)
+		w.givenBack(j, task.Full)
 	case n.fault == unworkable:
 		w.failed(m, j.attempt, j.worker, task.Invalid, nil)
 	case n.fault == failing:

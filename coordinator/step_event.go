@@ -18,7 +18,8 @@ type (
 	}
 	// Finished tells of a result that was read from the store.
 	Finished struct{ Result *task.Result }
-	// Failed tells of an attempt without a result.
+	// Failed tells of an attempt without a result, whose message is off the queue; of
+	// one that failed by the store it is back in it.
 	Failed struct{ Failure task.Failure }
 	// Missing tells that an outstanding copy of a task is neither in the queue nor
 	// done.

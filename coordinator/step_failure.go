@@ -134,6 +134,9 @@ func (s *State) failure(f task.Failure) {
 	if producer != nil {
 		s.remake(producer, f.Message)
 	}
+	if f.Kind == task.Storage || f.Kind == task.Full {
+		return // the worker has given the message back to the queue
+	}
 	if f.Copy == task.CopyTwin {
 		s.dropTwin(u)
 		return // the first message is still out
