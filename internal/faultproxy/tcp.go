@@ -208,7 +208,8 @@ func (p *TCP) carry(dst, src net.Conn, budget *int64) {
 			if !p.deliver(dst, q, budget) {
 				reset(dst)
 				reset(src)
-				for range parcels { //nolint:revive // let the reader end
+				for range parcels { // let the reader end
+					continue
 				}
 				return
 			}

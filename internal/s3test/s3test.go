@@ -48,7 +48,7 @@ type Server struct {
 	stores  atomic.Int64
 
 	mu     sync.Mutex
-	proc   *exec.Cmd     // nil while it is down
+	proc   *exec.Cmd       // nil while it is down
 	exited <-chan struct{} // closed when proc has ended
 	log    lockedBuffer
 }

@@ -3,6 +3,7 @@
 package s3test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -17,7 +18,7 @@ func lock(path string) (unlock func(), err error) {
 	}
 	for {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}

@@ -26,7 +26,7 @@ type Credentials struct {
 const redacted = "[credentials]"
 
 // Format hides the credentials.
-func (Credentials) Format(f fmt.State, _ rune) { f.Write([]byte(redacted)) }
+func (Credentials) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 // LogValue hides the credentials.
 func (Credentials) LogValue() slog.Value { return slog.StringValue(redacted) }

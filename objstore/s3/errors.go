@@ -143,7 +143,7 @@ type explained struct{ error }
 func (e *explained) Unwrap() error { return e.error }
 
 func (b *Bucket) explanation(f *failure, d direction) error {
-	if sentinel, remedy := b.meaning(f, d); sentinel != nil {
+	if remedy, sentinel := b.meaning(f, d); sentinel != nil {
 		return fmt.Errorf("%w: %s%w", sentinel, remedy, f)
 	}
 	switch {
@@ -161,46 +161,46 @@ func (b *Bucket) explanation(f *failure, d direction) error {
 
 // meaning finds the sentinel of a failure; the remedy ends so that the failure can
 // follow.
-func (b *Bucket) meaning(f *failure, d direction) (sentinel error, remedy string) {
+func (b *Bucket) meaning(f *failure, d direction) (remedy string, sentinel error) {
 	switch f.code {
 	case "NoSuchBucket":
-		return b.noBucket(), ""
+		return "", b.noBucket()
 	case "NoSuchKey", "NoSuchVersion":
-		return objstore.ErrNotExist, ""
+		return "", objstore.ErrNotExist
 	case "KeyTooLongError", "XMinioInvalidObjectName", "InvalidObjectName", "XMinioInvalidResourceName":
-		return objstore.ErrKey, "this server does not take such keys: "
+		return "this server does not take such keys: ", objstore.ErrKey
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull", "InsufficientCapacity":
-		return objstore.ErrFull, "free space or have the quota raised, then run again: "
+		return "free space or have the quota raised, then run again: ", objstore.ErrFull
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "AuthFailure", "XAdminUserNotFound":
-		return objstore.ErrRoot, "the credentials are not accepted: check that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role) are for " + b.endpoint.Host + ": "
+		return "the credentials are not accepted: check that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role) are for " + b.endpoint.Host + ": ", objstore.ErrRoot
 	case "RequestTimeTooSkewed", "RequestExpired":
-		return objstore.ErrRoot, skew(f.date) + ": "
+		return skew(f.date) + ": ", objstore.ErrRoot
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "IllegalLocationConstraintException", "TemporaryRedirect":
 		remedy := "the bucket is in another region: set the region (--s3-region, AWS_REGION): "
 		if f.region != "" {
 			remedy = fmt.Sprintf("the bucket is in region %s: set it (--s3-region, AWS_REGION): ", f.region)
 		}
-		return objstore.ErrRoot, remedy
+		return remedy, objstore.ErrRoot
 	case "NotImplemented", "MethodNotAllowed":
 		if d == writing {
-			return objstore.ErrReadOnly, ""
+			return "", objstore.ErrReadOnly
 		}
 	}
 	switch {
 	case f.status == http.StatusInsufficientStorage:
-		return objstore.ErrFull, "free space or have the quota raised, then run again: "
+		return "free space or have the quota raised, then run again: ", objstore.ErrFull
 	case f.status == http.StatusForbidden && d == writing:
-		return objstore.ErrReadOnly, "the credentials may not write here: their policy needs s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload: "
+		return "the credentials may not write here: their policy needs s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload: ", objstore.ErrReadOnly
 	case f.status == http.StatusForbidden, f.status == http.StatusUnauthorized:
-		return objstore.ErrRoot, "the credentials may not read here: their policy needs s3:GetObject, and s3:ListBucket on the bucket: "
+		return "the credentials may not read here: their policy needs s3:GetObject, and s3:ListBucket on the bucket: ", objstore.ErrRoot
 	case f.status == http.StatusNotFound && f.code == "":
-		return objstore.ErrNotExist, ""
+		return "", objstore.ErrNotExist
 	case f.status == http.StatusMovedPermanently, f.status == http.StatusTemporaryRedirect:
-		return objstore.ErrRoot, "the bucket is in another region, or the endpoint is not its own: "
+		return "the bucket is in another region, or the endpoint is not its own: ", objstore.ErrRoot
 	case f.status == 0 && hopeless(f.cause):
-		return objstore.ErrRoot, "check the endpoint, its scheme (http or https) and its certificate: "
+		return "check the endpoint, its scheme (http or https) and its certificate: ", objstore.ErrRoot
 	}
-	return nil, ""
+	return "", nil
 }
 
 // skew tells how far this machine's clock is from the server's.

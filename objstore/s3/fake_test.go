@@ -87,7 +87,7 @@ func TestGetFromStrangeServers(t *testing.T) {
 				if n.Add(1) > 1 {
 					head(w, "other")
 					w.Header().Set("Content-Range", "bytes 500-999/1000")
-					w.WriteHeader(206)
+					w.WriteHeader(http.StatusPartialContent)
 					w.Write(data[500:])
 					return
 				}

@@ -215,7 +215,7 @@ func (r *body) Read(p []byte) (int, error) {
 	if r.err == nil && r.pos == r.end {
 		r.err = io.EOF
 	}
-	if r.err == io.EOF {
+	if errors.Is(r.err, io.EOF) {
 		return 0, io.EOF
 	}
 	for r.err == nil && len(p) > 0 {
@@ -242,7 +242,7 @@ func (r *body) Read(p []byte) (int, error) {
 			r.err = r.ctx.Err()
 		case r.vain >= r.b.o.Retries:
 			switch {
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				err = io.ErrUnexpectedEOF
 			case errors.Is(err, context.Canceled): // by idle
 				err = fmt.Errorf("no byte came for %s: %w", r.b.o.Stall, io.ErrUnexpectedEOF)

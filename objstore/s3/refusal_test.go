@@ -116,30 +116,30 @@ func TestErrorsThatLast(t *testing.T) {
 	b := open(t, o)
 	b.SetPause(time.Microsecond)
 	mustPut(t, b, "old", []byte("as it was"))
-	any := errors.New("any, but no sentinel")
+	unnamed := errors.New("any, but no sentinel")
 	for _, test := range []struct {
 		fault         faultproxy.Fault
 		write, read   error
 		text          string
 		requestsAMost int
 	}{
-		{faultproxy.Fault{Status: 500, Code: "InternalError", Message: "we are sorry"}, any, any, "we are sorry", 3},
-		{faultproxy.Fault{Status: 503, Code: "SlowDown"}, any, any, "SlowDown", 3},
+		{faultproxy.Fault{Status: 500, Code: "InternalError", Message: "we are sorry"}, unnamed, unnamed, "we are sorry", 3},
+		{faultproxy.Fault{Status: 503, Code: "SlowDown"}, unnamed, unnamed, "SlowDown", 3},
 		{faultproxy.Fault{Status: 507, Code: "Whatever"}, objstore.ErrFull, objstore.ErrFull, "free space", 1},
 		{faultproxy.Fault{Status: 403, Code: "QuotaExceeded"}, objstore.ErrFull, objstore.ErrFull, "quota", 1},
 		{faultproxy.Fault{Status: 507, Code: "XMinioStorageFull"}, objstore.ErrFull, objstore.ErrFull, "", 1},
 		{faultproxy.Fault{Status: 409, Code: "InsufficientCapacity"}, objstore.ErrFull, objstore.ErrFull, "", 1},
 		{faultproxy.Fault{Status: 403, Code: "AccessDenied"}, objstore.ErrReadOnly, objstore.ErrRoot, "policy", 1},
-		{faultproxy.Fault{Status: 405, Code: "MethodNotAllowed"}, objstore.ErrReadOnly, any, "", 1},
+		{faultproxy.Fault{Status: 405, Code: "MethodNotAllowed"}, objstore.ErrReadOnly, unnamed, "", 1},
 		{faultproxy.Fault{Status: 404, Code: "NoSuchBucket"}, objstore.ErrRoot, objstore.ErrRoot, "doctor --create", 1},
 		{faultproxy.Fault{Status: 403, Code: "SignatureDoesNotMatch"}, objstore.ErrRoot, objstore.ErrRoot, "AWS_SECRET_ACCESS_KEY", 1},
 		{faultproxy.Fault{Status: 403, Code: "InvalidAccessKeyId"}, objstore.ErrRoot, objstore.ErrRoot, "AWS_ACCESS_KEY_ID", 1},
 		{faultproxy.Fault{Status: 403, Code: "RequestTimeTooSkewed", Header: http.Header{"Date": {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}}}, objstore.ErrRoot, objstore.ErrRoot, "behind the server's", 1},
 		{faultproxy.Fault{Status: 400, Code: "ExpiredToken"}, objstore.ErrRoot, objstore.ErrRoot, "credentials", 3},
 		{faultproxy.Fault{Status: 301, Code: "PermanentRedirect"}, objstore.ErrRoot, objstore.ErrRoot, "region", 1},
-		{faultproxy.Fault{Status: 400, Code: "EntityTooLarge"}, any, any, "so large", 1},
+		{faultproxy.Fault{Status: 400, Code: "EntityTooLarge"}, unnamed, unnamed, "so large", 1},
 		{faultproxy.Fault{Status: 400, Code: "KeyTooLongError"}, objstore.ErrKey, objstore.ErrKey, "", 1},
-		{faultproxy.Fault{Status: 418, Code: "\x1b[31mStrange", Message: "many\nlines\x00" + strings.Repeat("long ", 1000)}, any, any, "418", 1},
+		{faultproxy.Fault{Status: 418, Code: "\x1b[31mStrange", Message: "many\nlines\x00" + strings.Repeat("long ", 1000)}, unnamed, unnamed, "418", 1},
 	} {
 		proxy.Set(func(*http.Request) faultproxy.Fault { return test.fault })
 		before := proxy.Requests()
@@ -163,7 +163,7 @@ func TestErrorsThatLast(t *testing.T) {
 			case err == nil:
 				t.Errorf("%s: %s succeeded", test.fault.Code, op)
 				continue
-			case want == any:
+			case errors.Is(want, unnamed):
 				for _, sentinel := range []error{objstore.ErrNotExist, objstore.ErrExist, objstore.ErrFull, objstore.ErrKey, objstore.ErrReadOnly, objstore.ErrRoot, objstore.ErrChanged} {
 					if errors.Is(err, sentinel) {
 						t.Errorf("%s: %s: %v", test.fault.Code, op, err)

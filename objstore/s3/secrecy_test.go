@@ -72,7 +72,7 @@ func TestErrorsHoldNoCredentials(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{b.String(), b.URL(), fmt.Sprint(b), fmt.Sprintf("%s", b), fmt.Sprintf("%q", b.Notes())} {
+	for _, text := range []string{b.String(), b.URL(), fmt.Sprint(b), fmt.Sprintf("%v %+v", b, b), fmt.Sprintf("%q", b.Notes())} {
 		if strings.Contains(text, c.AccessKeyID) || strings.Contains(text, c.SecretAccessKey) {
 			t.Errorf("credentials in %s", text)
 		}

@@ -141,7 +141,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 // would look like a store that has lost everything.
 func checkListing(resp *http.Response) error {
 	r := bufio.NewReaderSize(resp.Body, 1<<10)
-	if begin, _ := r.Peek(1 << 10); !bytes.Contains(begin, []byte("<ListBucketResult")) { //nolint:errcheck // most are shorter
+	if begin, _ := r.Peek(1 << 10); !bytes.Contains(begin, []byte("<ListBucketResult")) { // most are shorter
 		resp.Body.Close()
 		return &failure{message: "the answer to a listing is none: is this an S3 endpoint?"}
 	}
@@ -160,12 +160,12 @@ func (x *exchange) record(resp *http.Response, err error) {
 		return
 	}
 	x.status = resp.StatusCode
-	x.date, _ = http.ParseTime(resp.Header.Get("Date")) //nolint:errcheck // zero says that there is none
+	x.date, _ = http.ParseTime(resp.Header.Get("Date")) // zero says that there is none
 	x.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
 	if x.status < http.StatusBadRequest {
 		return
 	}
-	doc, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) //nolint:errcheck // the status says enough
+	doc, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // the status says enough
 	resp.Body.Close()
 	resp.Body = io.NopCloser(bytes.NewReader(doc))
 	if err := xml.Unmarshal(doc, &x.refusal); err != nil {
