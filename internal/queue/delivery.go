@@ -58,7 +58,10 @@ func newDelivery(q *Queue, msg *nats.Msg, cell Cell) *delivery {
 		d.attempt = int(min(meta.NumDelivered, 1<<20))
 	}
 	d.message, d.err = task.ParseMessage(msg.Data)
-	if d.err == nil && cell.subject(d.message) != msg.Subject {
+	if d.err != nil {
+		return d
+	}
+	if said, err := CellOf(d.message); err != nil || said.subject(d.message) != msg.Subject {
 		d.err = fmt.Errorf("message of task %s: %w: it came with subject %q", d.message.ID.Short(), task.ErrInvalid, msg.Subject)
 		d.message = nil
 	}

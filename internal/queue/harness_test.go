@@ -183,13 +183,20 @@ func until(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// idle waits until n calls of Next of a queue wait for wake-ups, and the broker knows.
+// idle waits until n calls of Next of a queue do nothing but wait for wake-ups, and
+// the broker knows.
 func idle(t testing.TB, q *Queue, n int) {
 	t.Helper()
 	until(t, "workers are idle", func() bool {
 		q.idle.mu.Lock()
 		defer q.idle.mu.Unlock()
-		return len(q.idle.waiters) == n
+		rest := 0
+		for _, w := range q.idle.waiters {
+			if w.rests {
+				rest++
+			}
+		}
+		return rest == n
 	})
 	if err := q.nc.FlushTimeout(patience); err != nil {
 		t.Fatal(err)

@@ -51,6 +51,8 @@ func (q *Queue) sleep(ctx context.Context, w *waiter, cells func() []Cell, d tim
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	again := q.link.restored()
+	q.idle.rest(w, true)
+	defer q.idle.rest(w, false)
 	for {
 		var cell Cell
 		select {

@@ -254,6 +254,23 @@ func TestPublishMakesConsumers(t *testing.T) {
 	}
 }
 
+// A message says the same as its subject, by which the broker chose the worker.
+func TestMessageOfAnotherSubject(t *testing.T) {
+	t.Parallel()
+	b := broker(t, BrokerOptions{})
+	q := ready(t, Options{URL: b.URL()})
+	body, err := message(1, 64<<30).Encode() // needs more than the cell says
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.js.Publish(within(t), Cell{class, false, 64 << 20}.subject(message(1, 1)), body); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := next(t, q, 1<<30).Message(); !errors.Is(err, task.ErrInvalid) {
+		t.Errorf("got %v, %v", m, err)
+	}
+}
+
 func TestManySetUpAtOnce(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{})

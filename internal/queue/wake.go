@@ -24,6 +24,8 @@ type waiter struct {
 	wake  chan Cell
 	// subject of what is in wake
 	subject string
+	// rests: it has looked around, and will not do so again soon.
+	rests bool
 }
 
 // rung is what a process subscribes to: both ranks of a memory class.
@@ -137,17 +139,23 @@ func (s *idlers) dispatch(q *Queue, subject string) {
 	if err != nil {
 		return
 	}
+	var free *waiter
 	suits := false
 	for _, w := range s.waiters {
 		if !slices.Contains(w.cells, cell) {
 			continue
 		}
 		suits = true
-		if len(w.wake) == 0 { // sends happen under the lock
-			w.subject = subject
-			w.wake <- cell
-			return
+		if len(w.wake) == 0 && (free == nil || w.rests) {
+			if free = w; w.rests { // one that looks around finds the task by itself
+				break
+			}
 		}
+	}
+	if free != nil {
+		free.subject = subject
+		free.wake <- cell // has room: all who send hold the lock
+		return
 	}
 	if suits {
 		if len(s.surplus) < maxSurplus {
@@ -156,6 +164,12 @@ func (s *idlers) dispatch(q *Queue, subject string) {
 		return
 	}
 	q.pass(subject)
+}
+
+func (s *idlers) rest(w *waiter, rests bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.rests = rests
 }
 
 // more returns a wake-up for which no waiter was free.

@@ -73,6 +73,7 @@ func TestWakeUp(t *testing.T) {
 			big := waiting(t, w, fits(8<<30))
 			idle(t, small, 1)
 			idle(t, w, 1)
+			heard := small.nc.Stats().InMsgs
 			for n := byte(2); n < 8; n++ {
 				publish(t, c, message(n, 2<<30))
 				if got := id(t, receive(t, "idle worker", big)); got != n {
@@ -80,6 +81,9 @@ func TestWakeUp(t *testing.T) {
 				}
 				big = waiting(t, w, fits(8<<30))
 				idle(t, w, 1)
+			}
+			if n := small.nc.Stats().InMsgs - heard; n != 0 {
+				t.Errorf("the worker that is too small hears %d messages", n)
 			}
 			publish(t, c, chained(8, 1<<20))
 			select { // it suits both
@@ -117,6 +121,30 @@ func TestGivenBackTaskWakes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A wake-up may come before the consumer knows of the task: it is trusted for a moment.
+func TestEarlyWakeUp(t *testing.T) {
+	t.Parallel()
+	b := broker(t, BrokerOptions{})
+	o := Options{URL: b.URL(), look: seldom}
+	c, other := ready(t, o), ready(t, o)
+	publish(t, c, message(1, 1))
+	d := next(t, c, 1<<30).(*delivery) // hides the task
+	got := waiting(t, other, fits(1<<30))
+	idle(t, other, 1)
+	until(t, "the worker trusts the wake-up", func() bool {
+		c.wakeOthers(d.msg.Subject)
+		consumer, err := c.js.Consumer(within(t), streamName, d.cell.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return consumer.CachedInfo().NumWaiting > 0
+	})
+	if err := d.Retry(0); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "the worker", got)
 }
 
 // A wake-up whose receiver is gone, or has found other work, is passed on.
