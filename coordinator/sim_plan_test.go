@@ -167,7 +167,7 @@ func grown(decision uint64, children int, further bool, stats []*simNode) []*sim
 	for i := range children {
 		n := &simNode{Node: Node{
 			ID: simID(3, decision, uint64(i)), Memory: 1, Output: true,
-			Inputs: []task.ID{prepare.ID, stats[(i+int(decision))%len(stats)].ID}, //nolint:gosec // 0 or 1
+			Inputs: []task.ID{prepare.ID, stats[(i+int(decision))%len(stats)].ID},
 		}}
 		nodes = append(nodes, n)
 	}

@@ -69,9 +69,10 @@ type (
 	// Resized changes how many messages of the run may be outstanding. Those that
 	// are stay.
 	Resized struct{ Window int }
-	// Paused and Resumed tell whether anything is to be published: with a full store
-	// or one that does not answer, work is only lost. What is outstanding goes on.
-	Paused  struct{ Reason string }
+	// Paused tells to publish nothing: with a full store or one that does not answer,
+	// work is only lost. What is outstanding goes on.
+	Paused struct{ Reason string }
+	// Resumed ends a pause.
 	Resumed struct{}
 	// Stopped ends the run from outside: a cancelled context or run, a full disk.
 	Stopped struct{ Err error }

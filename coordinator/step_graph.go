@@ -19,7 +19,7 @@ func (s *State) add(nodes []Node) ([]*unit, error) {
 	for _, n := range nodes {
 		u := s.index[n.ID]
 		if u == nil {
-			u = &unit{Node: n, pos: uint32(len(s.units)), missing: uint32(len(n.Inputs))} //nolint:gosec // plans are bounded far below
+			u = &unit{Node: n, pos: uint32(len(s.units)), missing: uint32(len(n.Inputs))}
 			u.inputs = make([]*unit, len(n.Inputs))
 			for i, id := range n.Inputs {
 				p := s.index[id]
