@@ -40,9 +40,9 @@ func BenchmarkIdleWorkers(b *testing.B) {
 				}
 				// The pauses between looks have grown to their full length.
 				<-time.After(4 * lookLate)
-				before, _ := cpu(p.cmd.Process.Pid) //nolint:errcheck // it worked above
+				before, _ := cpu(p.cmd.Process.Pid)
 				<-time.After(seconds * time.Second)
-				after, _ := cpu(p.cmd.Process.Pid) //nolint:errcheck // it worked above
+				after, _ := cpu(p.cmd.Process.Pid)
 				b.ReportMetric(float64((after-before).Milliseconds())/seconds, "cpu-ms/s")
 				start := time.Now()
 				publish(b, queues[0], message(1, 1))

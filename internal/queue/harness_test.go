@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 			_, err = os.Stdout.WriteString(b.URL() + "\n")
 		}
 		if err != nil {
-			os.Stderr.WriteString(err.Error() + "\n") //nolint:errcheck // nothing else can be done
+			os.Stderr.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}
 		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
@@ -53,7 +53,7 @@ type process struct {
 
 func startProcess(t testing.TB, dir, listen string) *process {
 	t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:gosec // this test
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asBroker+"="+dir+";"+listen)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe() // ends it when this test ends in whatever way
@@ -68,7 +68,7 @@ func startProcess(t testing.TB, dir, listen string) *process {
 		t.Fatal(err)
 	}
 	p := &process{cmd: cmd}
-	t.Cleanup(func() { in.Close(); p.kill() }) //nolint:errcheck // the process ends anyway
+	t.Cleanup(func() { in.Close(); p.kill() })
 	line := make([]byte, 256)
 	n, err := out.Read(line)
 	if err != nil {
@@ -87,11 +87,11 @@ func (p *process) kill() {
 // makes many small files, and waits for the disk at each.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "shardpress-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "shardpress-test-") //nolint:usetesting // t.TempDir is on disk
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // the broker may be writing still
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
 
@@ -222,7 +222,7 @@ func startProxy(t *testing.T, target string) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{l: l, target: strings.TrimPrefix(target, "nats://"), conns: map[net.Conn]bool{}}
-	t.Cleanup(func() { l.Close(); p.melt(); p.cut(true) }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { l.Close(); p.melt(); p.cut(true) })
 	go func() {
 		for {
 			in, err := l.Accept()
@@ -234,9 +234,9 @@ func startProxy(t *testing.T, target string) *proxy {
 			p.mu.Unlock()
 			out, err := net.Dial("tcp", p.target)
 			if refuse || err != nil {
-				in.Close() //nolint:errcheck // refused
+				in.Close()
 				if err == nil {
-					out.Close() //nolint:errcheck // refused
+					out.Close()
 				}
 				continue
 			}
@@ -253,8 +253,8 @@ func startProxy(t *testing.T, target string) *proxy {
 func (p *proxy) url() string { return "nats://" + p.l.Addr().String() }
 
 func (p *proxy) pump(from, to net.Conn) {
-	defer from.Close() //nolint:errcheck // either end may be gone
-	defer to.Close()   //nolint:errcheck // either end may be gone
+	defer from.Close()
+	defer to.Close()
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
@@ -295,7 +295,7 @@ func (p *proxy) cut(refuse bool) {
 	defer p.mu.Unlock()
 	p.refuse = refuse
 	for c := range p.conns {
-		c.Close() //nolint:errcheck // broken on purpose
+		c.Close()
 		delete(p.conns, c)
 	}
 }

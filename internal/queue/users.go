@@ -39,7 +39,7 @@ func ReadUsers(file string) ([]User, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxUsersFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
