@@ -15,8 +15,12 @@ import (
 // process of its own: go test -run - -bench IdleWorkers -benchtime 1x ./internal/queue
 func BenchmarkIdleWorkers(b *testing.B) {
 	const workers, seconds = 1000, 10
-	for _, connections := range []int{1, 100, workers} {
-		b.Run(fmt.Sprintf("%d on %d connections", workers, connections), func(b *testing.B) {
+	for _, c := range []struct {
+		connections int
+		busy        bool // others are at work
+	}{{1, false}, {100, false}, {workers, false}, {workers, true}} {
+		connections := c.connections
+		b.Run(fmt.Sprintf("connections=%d/busy=%v", connections, c.busy), func(b *testing.B) {
 			for range b.N {
 				p := startProcess(b, scratch(b), "127.0.0.1:0")
 				if _, err := cpu(p.cmd.Process.Pid); err != nil {
@@ -26,7 +30,13 @@ func BenchmarkIdleWorkers(b *testing.B) {
 				var wg sync.WaitGroup
 				queues := make([]*Queue, connections)
 				for i := range queues {
-					queues[i] = ready(b, Options{URL: p.url})
+					queues[i] = ready(b, Options{URL: p.url, AckWait: time.Hour})
+				}
+				if c.busy {
+					publish(b, queues[0], message(2, 1))
+					if _, err := queues[0].Next(ctx, fits(1<<40)); err != nil {
+						b.Fatal(err)
+					}
 				}
 				for i := range workers {
 					wg.Go(func() {

@@ -32,9 +32,11 @@ func (q *Queue) Next(ctx context.Context, cells func() []Cell) (Delivery, error)
 	interval := time.Duration(0)
 	for {
 		q.idle.update(q, w, cells())
-		d, err := q.scan(ctx, w.cells, interval/2)
-		if d != nil || err != nil {
-			return d.orNil(), err
+		if interval == 0 || !q.holdsNothing(ctx, interval/2) {
+			d, err := q.scan(ctx, w.cells, interval/2)
+			if d != nil || err != nil {
+				return d.orNil(), err
+			}
 		}
 		interval = max(q.opts.look, min(interval+interval/2, q.lookLate()))
 		if d, err := q.sleep(ctx, w, cells, interval+rand.N(interval/2)); d != nil || err != nil {
@@ -44,6 +46,28 @@ func (q *Queue) Next(ctx context.Context, cells func() []Cell) (Delivery, error)
 }
 
 func (q *Queue) lookLate() time.Duration { return max(q.opts.look, min(lookLate, q.opts.AckWait/4)) }
+
+// holdsNothing asks whether the whole stream is empty: one question in the place of one
+// for each cell, for a fleet that has nothing to do.
+func (q *Queue) holdsNothing(ctx context.Context, fresh time.Duration) bool {
+	whole := Cell{} // is no cell
+	if q.idle.knownEmpty(whole, fresh) {
+		return true
+	}
+	var messages uint64
+	err := q.ask(ctx, "$JS.API.STREAM.", fetchTimeout, func(ctx context.Context) error {
+		stream, err := q.js.Stream(ctx, streamName)
+		if err == nil {
+			messages = stream.CachedInfo().State.Msgs
+		}
+		return err
+	})
+	if err != nil || messages > 0 { // errors are scan's to deal with
+		return false
+	}
+	q.idle.sawEmpty(whole)
+	return true
+}
 
 // sleep waits until it is time to look again. A wake-up says where to look, and is
 // followed at once.
