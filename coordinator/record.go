@@ -15,6 +15,7 @@ const RecordVersion = 1
 const (
 	StateDone        = "done"
 	StateFailed      = "failed"
+	StateCancelled   = "cancelled"
 	StateInterrupted = "interrupted" // stopped from outside: the same command goes on
 	StateComplete    = "complete"    // nothing ran, the result stood already
 )

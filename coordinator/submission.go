@@ -242,3 +242,18 @@ func exists(ctx context.Context, store objstore.Bucket, key string) (bool, error
 	}
 	return true, nil
 }
+
+// Runs lists the runs of a store, oldest first.
+func Runs(ctx context.Context, store objstore.Bucket) ([]string, error) {
+	var runs []string
+	for info, err := range store.List(ctx, "runs/") {
+		if err != nil {
+			return nil, fmt.Errorf("list runs: %w", err)
+		}
+		run, name, _ := strings.Cut(strings.TrimPrefix(info.Key, "runs/"), "/")
+		if name == submitName && task.ValidToken(run) {
+			runs = append(runs, run)
+		}
+	}
+	return runs, nil
+}

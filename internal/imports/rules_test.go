@@ -46,6 +46,7 @@ func layers() []layer {
 			"a result is verified from its files and its source, without a fleet"},
 		{"internal/observe/...", below("worker", "coordinator", "internal/telemetry"), "telemetry and those whom it watches meet here, and know nothing of each other"},
 		{"internal/local/...", below("worker/...", "coordinator/...", "internal/verify", "internal/telemetry", "internal/observe"), "one process holds a whole fleet here; it adds no decisions of its own"},
+		{"internal/fleet/...", below("coordinator"), "a client asks for runs and fetches what they make; it plans nothing by itself, and does no task"},
 		{"internal/verify/...", below("internal/verify/...", "coordinator/..."), "a result is checked by planning it again"},
 		{"cmd/...", []string{"..."}, "a command puts everything together"},
 		{"tools/...", below("internal/story", "internal/local", "internal/verify", "testdata/..."), "a tool is a program of its own, beside the command"},

@@ -125,6 +125,18 @@ func (q *queueTap) Publish(ctx context.Context, m *task.Message) error {
 	return q.f(&call{on: "queue", op: "publish", key: m.ID.String(), task: m}, func() error { return q.inner.Publish(ctx, m) })
 }
 
+func (q *queueTap) Withdraw(ctx context.Context, m *task.Message) error {
+	return q.f(&call{on: "queue", op: "withdraw", key: m.ID.String()}, func() error { return q.inner.Withdraw(ctx, m) })
+}
+
+func (q *queueTap) OutstandingCopies(ctx context.Context, which string) (ids map[task.ID]bool, err error) {
+	err = q.f(&call{on: "queue", op: "outstanding"}, func() (err error) {
+		ids, err = q.inner.OutstandingCopies(ctx, which)
+		return err
+	})
+	return ids, err
+}
+
 func (q *queueTap) Outstanding(ctx context.Context) (ids map[task.ID]bool, err error) {
 	err = q.f(&call{on: "queue", op: "outstanding"}, func() (err error) {
 		ids, err = q.inner.Outstanding(ctx)
