@@ -18,6 +18,7 @@ import (
 func newCompress() *cobra.Command {
 	var what jobFlags
 	var fleet fleetFlags
+	var submit submitFlags
 	var out, report string
 	var noReuse, overwrite, asJSON bool
 	c := &cobra.Command{
@@ -32,11 +33,20 @@ by default .shardpress beside --out, so that on one file system result and store
 share their bytes: it takes no more room than the results for as long as those
 exist. It is bounded by the results ever made from it, of which shardpress gc
 removes those that were not used for a while. Two runs cannot use one store at the
-same time.`,
+same time.
+
+With --nats the work is a fleet's: the run is submitted to the coordinators and workers
+of the broker and of --store, s3://bucket/prefix (env SHARDPRESS_STORE), and watched. A
+model on this machine is uploaded first, by layer; one below the store (s3://...) or on
+the Hugging Face hub (hf://owner/name@revision) is read in place. The result comes to
+--out file by file, or stays in the store if that is s3://... below it. Ctrl-C ends
+the watching, not the run.`,
 		Example: `  shardpress compress --model ./Llama-3.1-8B --recipe w4a16-rtn --out ./Llama-3.1-8B-w4a16
   shardpress compress --model ./m --recipe w4a16-rtn --set group=32 --out ./m-g32
   shardpress compress --model ./m --recipe w4a16-rtn --set strategy=channel --set output.format=dense --out ./m-dense
-  shardpress compress --model ./m --recipe my.yaml --out ./m-mine --json | jq .kind`,
+  shardpress compress --model ./m --recipe my.yaml --out ./m-mine --json | jq .kind
+  shardpress compress --nats nats://broker:4222 --store s3://models/fleet --model ./m --recipe w4a16-rtn --out ./m-w4a16
+  shardpress compress --nats nats://broker:4222 --store s3://models/fleet --model hf://owner/name --recipe w4a16-rtn --out s3://models/fleet/results/name-w4a16 --audit 1% --detach`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			j, err := what.job()
@@ -50,6 +60,20 @@ same time.`,
 				return err
 			}
 			j.NoReuse, j.Overwrite, j.Log = noReuse, overwrite, newLogger(c.ErrOrStderr())
+			remote, err := submit.fleet(c)
+			if err != nil {
+				return err
+			}
+			if remote {
+				if j.Telemetry, err = follow(c.Context(), j.Log); err != nil {
+					return err
+				}
+				defer j.Telemetry.Shutdown(context.WithoutCancel(c.Context()))
+				return (&submission{submitFlags: &submit, c: c, job: j, out: out, json: asJSON, report: report}).run()
+			}
+			if isS3(out) {
+				return &usageError{fmt.Errorf("--out %s: a result is made in S3 by a fleet only: name its broker with --nats", out)}
+			}
 			if j.Out, err = filepath.Abs(out); err != nil { // the run's record must mean something elsewhere, too
 				return fmt.Errorf("--out: %w", err)
 			}
@@ -62,7 +86,8 @@ same time.`,
 	}
 	what.register(c)
 	fleet.register(c, ".shardpress beside --out")
-	c.Flags().StringVar(&out, "out", "", "directory of the result, new or empty (required)")
+	submit.register(c)
+	c.Flags().StringVar(&out, "out", "", "directory of the result, new or empty; on a fleet also s3://... below the store (required)")
 	c.Flags().StringVar(&report, "report", "", "also write how the run went (recipe, times, workers, tasks run and reused, also when it fails) to this file as JSON")
 	c.Flags().BoolVar(&noReuse, "no-reuse", false, "run every task although its result is in the store")
 	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace a finished result in --out, which is removed before the new one is made")
@@ -75,12 +100,7 @@ same time.`,
 
 // compress1 runs a job and shows it; out is its output as the user called it.
 func compress1(c *cobra.Command, j *local.Job, out string, asJSON bool, reportFile string) error {
-	var view view = newLines(c.OutOrStdout())
-	if asJSON {
-		view = newJSONLines(c.OutOrStdout())
-	} else if isTerminal(c.OutOrStdout()) {
-		view = newBars(c.OutOrStdout())
-	}
+	view := newView(c.OutOrStdout(), asJSON)
 	j.Planned = func(p *coordinator.Outline) {
 		collectOften()
 		view.planned(p)

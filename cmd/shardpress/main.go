@@ -95,7 +95,8 @@ best by default; the bytes are the same with all of them).`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(newCompress(), newPlan(), newInspect(), newVerify(), newRecipes(), newGC(), newDemo(), newVersion())
+	root.AddCommand(newCompress(), newPlan(), newInspect(), newVerify(), newRecipes(), newGC(), newDemo(), newVersion(),
+		newBroker(), newCoordinator(), newWorker(), newRuns(), newStatus(), newCancel(), newLogs(), newDoctor(), newHealth())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
