@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -83,6 +84,11 @@ func (f *natsFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.CA, "nats-ca", "", "file of certificates to trust for the broker")
 	c.Flags().StringVar(&f.Cert, "nats-cert", "", "file of this client's certificate")
 	c.Flags().StringVar(&f.Key, "nats-key", "", "file of the certificate's key")
+}
+
+// registerAckWait names the flag of those who hold tasks and who make the consumers.
+func (f *natsFlags) registerAckWait(c *cobra.Command) {
+	c.Flags().DurationVar(&f.AckWait, "ack-wait", 30*time.Second, "how long a worker may be silent before its task goes to another one; alike for all of a fleet, and kept by a broker that has it already")
 }
 
 // dial connects to the broker.

@@ -70,6 +70,7 @@ on with its runs. All that they know is in the store.`,
 		},
 	}
 	flags.register(c)
+	flags.nats.registerAckWait(c)
 	tele.register(c)
 	src.register(c)
 	c.Flags().StringVar(&name, "name", "", "name of this coordinator (default the host's, with a random end)")

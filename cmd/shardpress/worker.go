@@ -99,6 +99,7 @@ what is left then goes to other workers at once.`,
 		},
 	}
 	flags.register(c)
+	flags.nats.registerAckWait(c)
 	tele.register(c)
 	src.register(c)
 	cache.register(c)
