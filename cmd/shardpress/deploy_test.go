@@ -182,14 +182,16 @@ func TestComposePolicies(t *testing.T) {
 		"cancel":  "runs/" + run + "/cancel",
 		"plan":    "runs/" + run + "/plan.json",
 		"state":   "runs/" + run + "/state.json",
-		"source":  "sources/ab/model/0",
+		"open":    "open/" + run,
+		"source":  "sources/ab/extents/model.safetensors-0-1.bin",
+		"damage":  "sources/ab/damaged/model.safetensors-0-1",
 	}
-	all := "spec result output attempt failure audit submit cancel plan state source"
+	all := "spec result output attempt failure audit submit cancel plan state open source damage"
 	roles := map[string]map[string]string{
 		"coordinator": {"s3:GetObject": all, "s3:PutObject": all, "s3:DeleteObject": all, "s3:AbortMultipartUpload": all},
-		"worker": {"s3:GetObject": all, "s3:PutObject": "result output attempt failure audit", "s3:DeleteObject": "output",
+		"worker": {"s3:GetObject": all, "s3:PutObject": "result output attempt failure audit damage", "s3:DeleteObject": "output",
 			"s3:AbortMultipartUpload": "output"},
-		"client": {"s3:GetObject": all, "s3:PutObject": "submit cancel source", "s3:AbortMultipartUpload": "source"},
+		"client": {"s3:GetObject": all, "s3:PutObject": "submit cancel open source damage", "s3:DeleteObject": "damage", "s3:AbortMultipartUpload": "source damage"},
 		"reader": {"s3:GetObject": "attempt failure audit submit cancel plan state"},
 	}
 	const bucket = "arn:aws:s3:::BUCKET"

@@ -85,7 +85,13 @@ Exit codes: 0 success; 1 the run failed; 2 the command line, the recipe or the
 checkpoint is not valid; 3 verify found differences; 130 interrupted.
 
 Environment: SHARDPRESS_KERNEL=scalar|avx2|avx512 chooses the instructions (the
-best by default; the bytes are the same with all of them).`,
+best by default; the bytes are the same with all of them). Of a fleet:
+SHARDPRESS_STORE, SHARDPRESS_S3_ENDPOINT, NATS_URL, NATS_CREDS and NATS_NKEY stand
+for the flags of these names. The store's account: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, AWS_REGION, AWS_CA_BUNDLE and
+what else the AWS tools read. The model hub: HF_TOKEN, HF_ENDPOINT. Traces and
+metrics: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL,
+OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER and OpenTelemetry's others.`,
 		Example: `  shardpress demo
   shardpress compress --model ./Llama-3.1-8B --recipe w4a16-rtn --out ./Llama-3.1-8B-w4a16
   shardpress verify --model ./Llama-3.1-8B ./Llama-3.1-8B-w4a16`,
