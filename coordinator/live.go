@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -165,7 +166,7 @@ func (d *driver) window(slots int) int {
 	return n
 }
 
-// lonelyFor is how long an audit waits for a second worker.
+// lonelyFor is how long an audit waits for a second worker, unless the run says.
 const lonelyFor = 15 * time.Second
 
 // lonely gives up the audits that no other worker can make, when only they are left.
@@ -185,7 +186,7 @@ func (d *driver) lonely() []Effect {
 	if l.alone.IsZero() {
 		l.alone = time.Now()
 	}
-	if time.Since(l.alone) < lonelyFor {
+	if time.Since(l.alone) < cmp.Or(d.AuditWait, lonelyFor) {
 		return nil
 	}
 	var effects []Effect

@@ -63,6 +63,8 @@ type Run struct {
 	KeepGoing bool
 	// Audit is the share of tasks that are run again on another worker.
 	Audit float64
+	// AuditWait is how long audits wait for a second worker; 15 seconds if zero.
+	AuditWait time.Duration
 	// Weight is the run's share beside others; MaxWorkers, if not 0, bounds the tasks
 	// that are worked on at a time.
 	Weight     float64

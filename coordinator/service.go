@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,12 +17,9 @@ import (
 	"github.com/shardpress/shardpress/shard"
 )
 
-// How often a service looks for runs by itself, and renews its leases: the hints
-// that tell of both may be lost.
-const (
-	lookEvery  = 3 * time.Second
-	renewEvery = 3 * time.Second
-)
+// lookEvery is how often a service looks for runs by itself, since the hints that
+// tell of them may be lost, and renews its leases.
+const lookEvery = 3 * time.Second
 
 // remotePlaces is how many files are placed at once in a store that is not this
 // machine's: the store copies them by itself.
@@ -51,7 +49,11 @@ type Service struct {
 	Salt    string
 	// MaxRuns bounds the runs that are driven at a time; 0 does not.
 	MaxRuns int
-	Log     *slog.Logger
+	// LookEvery is how often the service looks for runs by itself and renews its
+	// leases, which must live for longer; 3 seconds if zero. AuditWait is how long
+	// audits wait for a second worker; 15 seconds if zero.
+	LookEvery, AuditWait time.Duration
+	Log                  *slog.Logger
 	// Observe gives who is told of a run, for traces and metrics; nil: nobody.
 	Observe func(run string) Observer
 
@@ -86,10 +88,12 @@ func (s *Service) Serve(ctx context.Context) error {
 			}
 		case <-look.C:
 			s.look(ctx)
-			look.Reset(lookEvery)
+			look.Reset(s.every())
 		}
 	}
 }
+
+func (s *Service) every() time.Duration { return cmp.Or(s.LookEvery, lookEvery) }
 
 // look starts driving the open runs that nobody drives.
 func (s *Service) look(ctx context.Context) {
@@ -152,7 +156,7 @@ func (s *Service) start(ctx context.Context, run string, lease *queue.Lease) {
 		if err := s.drive(work, run); err != nil {
 			s.Log.Error("run not driven", "run", run, "err", err)
 			// Not at once again: what is wrong with it will not pass in no time.
-			pause(work, lookEvery)
+			pause(work, s.every())
 		}
 	})
 }
@@ -163,7 +167,7 @@ var errHandedOver = errors.New("another coordinator has the run")
 // keep renews a run's lease. A lease only saves work: one that cannot be renewed
 // because the broker is away stops nothing, one that another has taken does.
 func (s *Service) keep(ctx context.Context, run string, lease *queue.Lease, stop context.CancelCauseFunc) {
-	for pause(ctx, renewEvery) {
+	for pause(ctx, s.every()) {
 		err := lease.Renew(ctx)
 		if errors.Is(err, queue.ErrLeased) {
 			s.Log.Info("run handed over", "run", run)
@@ -229,7 +233,8 @@ func (s *Service) drive(ctx context.Context, run string) error {
 	e := &Run{
 		ID: run, Plan: plan, Store: s.Store, Queue: s.Queue, Output: NewOutput(out, ck), Location: source.Of(ck),
 		Request: sub.Request, NoReuse: sub.NoReuse, Log: s.Log.With("run", run), Resident: true,
-		KeepGoing: sub.KeepGoing, Audit: sub.Audit, Weight: sub.weight(), MaxWorkers: sub.MaxWorkers, board: board, Observe: s.Observe,
+		KeepGoing: sub.KeepGoing, Audit: sub.Audit, Weight: sub.weight(), MaxWorkers: sub.MaxWorkers, AuditWait: s.AuditWait,
+		board: board, Observe: s.Observe,
 	}
 	e.Output.slots = make(chan struct{}, remotePlaces)
 	if err := e.Output.Begin(ctx, plan); err != nil {
