@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -16,6 +17,7 @@ type Collected struct {
 	Tasks    int   `json:"tasks"`    // whole tasks that were not used for long enough
 	Attempts int   `json:"attempts"` // attempts that no result refers to
 	Runs     int   `json:"runs"`     // records of runs
+	Sources  int   `json:"sources"`  // checkpoints that were uploaded
 	Bytes    int64 `json:"bytes"`    // of objects; bytes that a result still links to stay on the disk
 	Kept     int   `json:"kept"`     // tasks that stay
 	KeptSize int64 `json:"kept_bytes"`
@@ -23,7 +25,7 @@ type Collected struct {
 
 // group is the objects below one task or run.
 type group struct {
-	kind, name string // "tasks" and the ID, or "runs" and the run
+	kind, name string // "tasks" and the ID, "runs" and the run, or "sources" and the ID
 	objects    []objstore.Info
 	bytes      int64
 	newest     time.Time
@@ -40,9 +42,9 @@ type CollectOptions struct {
 }
 
 // Collect removes from a store what was not written or used for long enough, by the
-// store's own clock: tasks with their results, and records of runs. A task is in
-// use by the runs whose records are younger. What a pinned run names stays at
-// any age. Outputs of attempts that lost or died go at any age, except those of
+// store's own clock: tasks with their results, records of runs, and checkpoints that
+// were uploaded. A task or an upload is in use by the runs whose records are younger.
+// What a pinned run names stays at any age. Outputs of attempts that lost or died go at any age, except those of
 // pinned runs. A result goes before the bytes it names, so that an interrupted
 // collection leaves only garbage.
 func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Collected, error) {
@@ -53,7 +55,7 @@ func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Coll
 	if err != nil {
 		return Collected{}, err
 	}
-	c := &collection{CollectOptions: o, store: store, now: now, pinned: map[task.ID]bool{}, used: map[task.ID]bool{}, open: map[string]bool{}}
+	c := &collection{CollectOptions: o, store: store, now: now, pinned: map[task.ID]bool{}, used: map[task.ID]bool{}, open: map[string]bool{}, sources: map[string]bool{}}
 	// A run that was submitted is kept until it is over, however long nobody drives it.
 	open, err := OpenRuns(ctx, store)
 	if err != nil {
@@ -62,8 +64,8 @@ func Collect(ctx context.Context, store objstore.Bucket, o CollectOptions) (Coll
 	for _, run := range open {
 		c.open[run] = true
 	}
-	// Runs first: they say which tasks are in use.
-	for _, kind := range []string{"runs", "tasks"} {
+	// Runs first: they say which tasks and uploads are in use.
+	for _, kind := range []string{"runs", "tasks", "sources"} {
 		if err := c.groups(ctx, kind); err != nil {
 			return c.done, err
 		}
@@ -78,6 +80,7 @@ type collection struct {
 	now          time.Time
 	pinned, used map[task.ID]bool
 	open         map[string]bool // runs that are not over
+	sources      map[string]bool // locations that kept runs read
 	done         Collected
 }
 
@@ -90,6 +93,8 @@ func (c *collection) groups(ctx context.Context, kind string) error {
 			return nil
 		case g.kind == "runs":
 			return c.run(ctx, g)
+		case g.kind == "sources":
+			return c.source(ctx, g)
 		default:
 			return c.task(ctx, g)
 		}
@@ -137,6 +142,12 @@ func (c *collection) run(ctx context.Context, g *group) error {
 		c.done.Runs++
 		return c.remove(ctx, g, prefix+PlanName)
 	}
+	switch sub, err := ReadSubmission(ctx, c.store, g.name); {
+	case err == nil:
+		c.sources[sub.Source] = true
+	case !errors.Is(err, objstore.ErrNotExist) && !errors.Is(err, objstore.ErrTooLarge) && !errors.Is(err, task.ErrInvalid):
+		return err
+	}
 	o, err := ReadOutline(ctx, c.store, g.name)
 	if err != nil || o == nil { // without it the tasks are kept by their own age
 		return err
@@ -145,6 +156,16 @@ func (c *collection) run(ctx context.Context, g *group) error {
 		keep[u.Task] = true
 	}
 	return nil
+}
+
+// source collects a checkpoint that was uploaded.
+func (c *collection) source(ctx context.Context, g *group) error {
+	if c.sources[source.Uploaded(g.name)] || c.now.Sub(g.newest) < c.Age {
+		c.done.KeptSize += g.bytes
+		return nil
+	}
+	c.done.Sources++
+	return c.remove(ctx, g, "sources/"+g.name+"/source.json") // what makes it a checkpoint
 }
 
 // task collects a task, or what its attempts left behind.

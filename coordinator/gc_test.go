@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -305,4 +306,28 @@ func (b *stopping) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	return b.Bucket.Delete(ctx, key)
+}
+
+// TestCollectUploads removes uploads that no kept run reads.
+func TestCollectUploads(t *testing.T) {
+	t.Parallel()
+	b := objstore.NewMem()
+	ctx := t.Context()
+	run := NewRun()
+	for _, id := range []string{"read", "unread"} {
+		object(t, b, "sources/"+id+"/source.json", "{}")
+		object(t, b, "sources/"+id+"/extents/0", "bytes")
+	}
+	if err := Submit(ctx, b, &Submission{Run: run, Recipe: []byte("{}"), Source: source.Uploaded("read"), Out: ResultPrefix(run)}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Collect(ctx, b, CollectOptions{})
+	if err != nil || got.Sources != 1 || got.Runs != 0 {
+		t.Errorf("collected %+v, %v", got, err)
+	}
+	for key, want := range map[string]bool{"sources/read/source.json": true, "sources/read/extents/0": true, "sources/unread/source.json": false, "sources/unread/extents/0": false} {
+		if _, err := b.Stat(ctx, key); (err == nil) != want {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
 }

@@ -44,6 +44,8 @@ type RecordTotals struct {
 	Unfinished  int     `json:"unfinished"`
 	Repaired    int     `json:"repaired"`
 	Failures    int     `json:"failures"`
+	Audited     int     `json:"audited"`
+	Skipped     int     `json:"audits_skipped"`
 	SourceBytes int64   `json:"source_bytes"`
 	ResultBytes int64   `json:"result_bytes"`
 	Elapsed     float64 `json:"elapsed_seconds"`
@@ -105,7 +107,7 @@ func (d *driver) summarize(state string, err error, elapsed time.Duration) {
 	slices.Sort(r.Workers)
 	r.Totals = RecordTotals{
 		Tasks: o.Tasks, Run: o.Executed, Reused: o.Reused, Unfinished: o.Tasks - o.Executed - o.Reused,
-		Repaired: o.Repaired, Failures: o.Failures,
+		Repaired: o.Repaired, Failures: o.Failures, Audited: o.Audited, Skipped: o.Skipped,
 		SourceBytes: d.Plan.SourceBytes(), ResultBytes: d.Plan.ResultBytes(), Elapsed: seconds(elapsed),
 	}
 	o.Record = r

@@ -24,7 +24,8 @@ func newGC() *cobra.Command {
 		Use:   "gc",
 		Short: "Remove old results from a store",
 		Long: `Remove from a store the task results that were not written for longer than
---older-than, records of old runs, and whatever killed attempts left behind.
+--older-than, records of old runs, checkpoints that were uploaded for them, and whatever
+killed attempts left behind.
 Finished checkpoints stay as they are, also where they share bytes with the store;
 their room on the disk becomes free when they are removed too.
 
@@ -52,8 +53,8 @@ there --dry-run takes the time of the last write for now.`,
 			if dry {
 				verb = "would remove"
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s %d tasks, %d stale attempts and %d runs, %s; kept %d tasks, %s\n",
-				verb, got.Tasks, got.Attempts, got.Runs, formatBytes(got.Bytes), got.Kept, formatBytes(got.KeptSize))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s %d tasks, %d stale attempts, %d runs and %d uploads, %s; kept %d tasks, %s\n",
+				verb, got.Tasks, got.Attempts, got.Runs, got.Sources, formatBytes(got.Bytes), got.Kept, formatBytes(got.KeptSize))
 			return err
 		},
 	}
