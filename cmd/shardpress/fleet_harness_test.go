@@ -63,7 +63,7 @@ func (p *poisoned) Write(b []byte) (int, error) {
 }
 
 // patience is how long a fleet may take to do what a test waits for.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 // until waits for what can be observed.
 func until(t *testing.T, what string, seen func() bool) {

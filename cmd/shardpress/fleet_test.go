@@ -1,8 +1,16 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/fleet"
+	"github.com/shardpress/shardpress/internal/task"
 )
 
 // TestFleet has unlike workers, two coordinators, a broker and an S3 server, each a
@@ -13,12 +21,139 @@ func TestFleet(t *testing.T) {
 	f.mustCall("doctor", "--create")
 	f.coordinator("c1")
 	f.coordinator("c2")
-	for i, memory := range []string{"64M", "128M", "256M", "512M", "1G"} {
-		f.worker("w"+string(rune('1'+i)), memory, 1+i%2)
+	for i, memory := range []string{"128M", "192M", "256M", "512M", "1G"} {
+		f.worker(fmt.Sprintf("w%d", i+1), memory, 1+i%2)
 	}
 	want := alone(t, story)
 	out := filepath.Join(f.dir, "out")
 	f.mustCall("compress", "--nats", f.nats, "--model", story, "--recipe", "w4a16-rtn", "--out", out)
 	alike(t, "the bundled model, fetched", contents(t, out), want)
 	f.mustCall("verify", "--model", story, out)
+}
+
+// TestFleetSynthetic is the same with a checkpoint of eight layers, in files of
+// their own, which lies in the store.
+func TestFleetSynthetic(t *testing.T) {
+	t.Parallel()
+	layers, hidden := 8, 512
+	if testing.Short() {
+		hidden = 128
+	}
+	model := llama(t, layers, hidden)
+	f := newFleet(t)
+	f.coordinator("c1")
+	f.coordinator("c2")
+	for i, memory := range []string{"128M", "192M", "256M", "512M", "1G"} {
+		f.worker(fmt.Sprintf("w%d", i+1), memory, 1+i%2)
+	}
+	run := f.submit(model, "results/synthetic")
+	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
+	if s := f.status(run); s.State != coordinator.StateDone {
+		t.Fatalf("%+v", s.Record)
+	}
+	alike(t, "the synthetic checkpoint", f.stored("results/synthetic"), alone(t, model))
+}
+
+// llama writes a checkpoint of so many layers, each in a file of its own, with an
+// index.
+func llama(t *testing.T, layers, hidden int) (model string) {
+	t.Helper()
+	model = filepath.Join(t.TempDir(), "model")
+	where := map[string]string{}
+	file := func(name string, arrays ...array) {
+		for _, a := range arrays {
+			where[a.name] = name
+		}
+		write(t, model, name, safetensors(arrays...))
+	}
+	file("outside.safetensors", weights("model.embed_tokens.weight", 64, hidden), weights("model.norm.weight", hidden), weights("lm_head.weight", 64, hidden))
+	for b := range layers {
+		p := fmt.Sprintf("model.layers.%d.", b)
+		file(fmt.Sprintf("layer-%d.safetensors", b), weights(p+"input_layernorm.weight", hidden), weights(p+"post_attention_layernorm.weight", hidden),
+			weights(p+"self_attn.q_proj.weight", hidden, hidden), weights(p+"self_attn.k_proj.weight", hidden/2, hidden),
+			weights(p+"self_attn.v_proj.weight", hidden/2, hidden), weights(p+"self_attn.o_proj.weight", hidden, hidden),
+			weights(p+"mlp.gate_proj.weight", 2*hidden, hidden), weights(p+"mlp.up_proj.weight", 2*hidden, hidden), weights(p+"mlp.down_proj.weight", hidden, 2*hidden))
+	}
+	index, err := json.Marshal(map[string]any{"metadata": map[string]any{}, "weight_map": where})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, model, "model.safetensors.index.json", index)
+	config := strings.Replace(tinyConfig, `"num_hidden_layers":2`, fmt.Sprintf(`"num_hidden_layers":%d`, layers), 1)
+	config = strings.Replace(config, `"hidden_size":128,"intermediate_size":256`, fmt.Sprintf(`"hidden_size":%d,"intermediate_size":%d`, hidden, 2*hidden), 1)
+	write(t, model, "config.json", []byte(strings.Replace(config, `"vocab_size":32`, `"vocab_size":64`, 1)))
+	return model
+}
+
+// TestFleetChanges has a worker join and another leave while a run goes on.
+func TestFleetChanges(t *testing.T) {
+	t.Parallel()
+	n := 150
+	if testing.Short() {
+		n = 60
+	}
+	model := blocks(t, n)
+	f := newFleet(t)
+	f.coordinator("c1")
+	first := f.worker("w1", "128M", 1)
+	// Two at a time, so that the run lasts.
+	run := f.submit(model, "results/a", "--max-workers", "2")
+	seen := func(what string, is func(s *status) bool) {
+		t.Helper()
+		until(t, what, func() bool {
+			s := f.status(run)
+			if s.Record != nil {
+				t.Fatalf("the run was over before this was seen: %s", what)
+			}
+			return is(s)
+		})
+	}
+	member := func(s *status, name string) *task.WorkerInfo {
+		for _, w := range s.Fleet {
+			if w.Name == name {
+				return w
+			}
+		}
+		return nil
+	}
+	seen("the first worker is at work", func(s *status) bool { return s.Snapshot != nil && s.Snapshot.Tasks.Done > 0 && member(s, "w1") != nil })
+	f.worker("w2", "1G", 2)
+	seen("status shows both", func(s *status) bool { return member(s, "w1") != nil && member(s, "w2") != nil })
+	first.end(syscall.SIGTERM)
+	seen("status shows that one has left", func(s *status) bool { return member(s, "w1") == nil && member(s, "w2") != nil })
+	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
+	r := f.status(run).Record
+	if r.State != coordinator.StateDone || fmt.Sprint(r.Workers) != "[w1 w2]" {
+		t.Errorf("run %s by %v: %s", r.State, r.Workers, r.Error)
+	}
+	alike(t, "the result", f.stored("results/a"), alone(t, model))
+	attempts, err := fleet.Attempts(t.Context(), f.bucket(), run)
+	if err != nil || len(attempts) > n+2 {
+		t.Errorf("%d attempts at %d tasks: %v", len(attempts), n, err)
+	}
+}
+
+// TestFleetWaitsForMemory has a run wait for a worker that is big enough.
+func TestFleetWaitsForMemory(t *testing.T) {
+	t.Parallel()
+	const wide = 10 << 20 // a row of so many columns needs more than 128 MiB
+	_, model := checkpoint(t, safetensors(
+		array{"model.layers.0.mlp.up_proj.weight", []int{1, wide}, make([]byte, 2*wide)}, weights("model.layers.1.mlp.up_proj.weight", 16, tinyHidden)))
+	f := newFleet(t)
+	f.coordinator("c1")
+	f.worker("small", "128M", 1)
+	run := f.submit(model, "results/a")
+	until(t, "the run waits for one task, and status says for what", func() bool {
+		s := f.status(run).Snapshot
+		return s != nil && s.Tasks.Done == s.Tasks.Total-1 && len(s.Waits) == 1 && s.Waits[0].Memory == 256<<20 && s.Waits[0].Tasks == 1
+	})
+	if said := f.mustCall("status", run); !strings.Contains(said, "1 tasks wait for a worker with 256.00 MiB or more") {
+		t.Errorf("status says %q", said)
+	}
+	f.worker("big", "256M", 1)
+	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
+	if r := f.status(run).Record; r.State != coordinator.StateDone || fmt.Sprint(r.Workers) != "[big small]" {
+		t.Errorf("run %s by %v: %s", r.State, r.Workers, r.Error)
+	}
+	alike(t, "the result", f.stored("results/a"), alone(t, model))
 }

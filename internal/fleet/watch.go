@@ -63,6 +63,9 @@ func (c *Client) hint(ctx context.Context, kind, run string) {
 // Snapshot is what the run looks like now; nil if nobody says.
 func (c *Client) Snapshot(ctx context.Context, run string) (*coordinator.Snapshot, error) {
 	b, err := c.Queue.Snapshot(ctx, run)
+	if errors.Is(err, queue.ErrNotFound) { // no coordinator has taken it up yet
+		return nil, nil
+	}
 	if err != nil || b == nil {
 		return nil, err
 	}
