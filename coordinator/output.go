@@ -306,7 +306,16 @@ func (o *Output) stillPlaced(ctx context.Context, u *Unit, r *task.Result) (Mani
 	if err != nil && !errors.Is(err, objstore.ErrNotExist) {
 		return ManifestEntry{}, err
 	}
-	if err != nil || info.Size != f.written.Size || info.Version != f.version {
+	same := err == nil && info.Size == f.written.Size
+	if same && info.Version != f.version {
+		// Another coordinator may have placed the same bytes again.
+		sum, err := digest(ctx, o.bucket, u.File)
+		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
+			return ManifestEntry{}, err
+		}
+		same = err == nil && sum == f.written.SHA256
+	}
+	if !same {
 		return ManifestEntry{}, &lostError{id: r.ID, attempt: r.Attempt, what: u.File + " was changed after it was placed"}
 	}
 	return ManifestEntry{Name: u.File, Size: f.written.Size, SHA256: f.written.SHA256}, nil
