@@ -185,13 +185,15 @@ func TestComposePolicies(t *testing.T) {
 		"open":    "open/" + run,
 		"source":  "sources/ab/extents/model.safetensors-0-1.bin",
 		"damage":  "sources/ab/damaged/model.safetensors-0-1",
+		"probe":   "doctor-probe/ab/object",
 	}
-	all := "spec result output attempt failure audit submit cancel plan state open source damage"
+	all := "spec result output attempt failure audit submit cancel plan state open source damage probe"
 	roles := map[string]map[string]string{
 		"coordinator": {"s3:GetObject": all, "s3:PutObject": all, "s3:DeleteObject": all, "s3:AbortMultipartUpload": all},
-		"worker": {"s3:GetObject": all, "s3:PutObject": "result output attempt failure audit damage", "s3:DeleteObject": "output",
-			"s3:AbortMultipartUpload": "output"},
-		"client": {"s3:GetObject": all, "s3:PutObject": "submit cancel open source damage", "s3:DeleteObject": "damage", "s3:AbortMultipartUpload": "source damage"},
+		"worker": {"s3:GetObject": all, "s3:PutObject": "result output attempt failure audit damage probe", "s3:DeleteObject": "output probe",
+			"s3:AbortMultipartUpload": "output probe"},
+		"client": {"s3:GetObject": all, "s3:PutObject": "submit cancel open source damage probe", "s3:DeleteObject": "damage probe",
+			"s3:AbortMultipartUpload": "source damage probe"},
 		"reader": {"s3:GetObject": "attempt failure audit submit cancel plan state"},
 	}
 	const bucket = "arn:aws:s3:::BUCKET"
