@@ -218,10 +218,8 @@ func (d *driver) reconcile(ctx context.Context) {
 				d.Log.Warn("run not pinned", "err", err)
 			}
 		}
-		if d.Resident {
-			if cancelled, err := exists(ctx, d.Store, RunKey(d.outcome.Run, cancelName)); err == nil && cancelled {
-				return d.step(Stopped{Err: ErrCancelled})
-			}
+		if cancelled, err := d.cancelled(ctx); err == nil && cancelled {
+			return d.step(Stopped{Err: ErrCancelled})
 		}
 		absent, err := d.absent(ctx, wanted)
 		if err != nil {
@@ -243,6 +241,14 @@ func (d *driver) reconcile(ctx context.Context) {
 		}
 		return func(ctx context.Context) []Effect { return d.trace(ctx, absent, failures) }
 	})
+}
+
+// cancelled asks the store whether somebody wants the run to end.
+func (d *driver) cancelled(ctx context.Context) (bool, error) {
+	if !d.Resident {
+		return false, nil
+	}
+	return exists(ctx, d.Store, RunKey(d.outcome.Run, cancelName))
 }
 
 // absent gives the copies that the queue does not have.

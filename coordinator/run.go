@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -94,7 +95,7 @@ type Outcome struct {
 }
 
 // errLeft ends the driving of a resident run that goes on elsewhere.
-var errLeft = errors.New("the run goes on without this process")
+var errLeft = errors.New("the run stays open")
 
 // Execute runs the plan to its end. When it is interrupted, by ctx or by death,
 // executing the same plan on the same store goes on where it was.
@@ -108,7 +109,10 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 	err = d.drive(d.observe.Context(ctx))
 	if errors.Is(err, errLeft) {
 		d.observe.Left()
-		return &d.outcome, context.Cause(ctx)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return &d.outcome, err
 	}
 	state, message := StateDone, ""
 	if err != nil {
@@ -121,9 +125,14 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 		}
 	}
 	d.summarize(state, err, time.Since(begin))
-	// The record of the run is for people; the run's fate does not hang on it.
+	// Here the record of the run is for people, and its fate does not hang on it. A
+	// resident run is over only with its record: nobody else would know.
 	if rerr := d.record(context.WithoutCancel(ctx)); rerr != nil {
 		r.Log.Warn("run not recorded", "run", d.outcome.Run, "err", rerr)
+		if r.Resident {
+			d.observe.Left()
+			return &d.outcome, fmt.Errorf("%w: %w", errLeft, rerr)
+		}
 	}
 	d.tell(context.WithoutCancel(ctx), Update{Kind: UpdateFinished, Message: message})
 	d.observe.Finished(context.WithoutCancel(ctx), state, err, slog.Int("tasks", d.outcome.Tasks), slog.Int("run", d.outcome.Executed),
@@ -200,6 +209,10 @@ func (d *driver) drive(ctx context.Context) error {
 	if err != nil {
 		return d.ended(ctx, err)
 	}
+	cancelled, err := d.cancelled(work)
+	if err != nil {
+		return d.ended(ctx, err)
+	}
 	// The seed is the run's own, so that all its coordinators audit the same tasks.
 	d.state = NewState(d.nodes(), Options{Window: d.window(0), KeepGoing: d.KeepGoing, Audit: d.Audit, AuditSeed: d.outcome.Run})
 	d.tell(ctx, Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(started.Results)})
@@ -211,6 +224,9 @@ func (d *driver) drive(ctx context.Context) error {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	effects := d.state.Step(started)
+	if cancelled { // and offer nothing; what another coordinator has offered is withdrawn
+		effects = d.state.Step(Stopped{Err: ErrCancelled})
+	}
 	for {
 		finish, done := d.act(work, effects)
 		d.observe.Counted(d.counts)
@@ -250,6 +266,9 @@ func (d *driver) drive(ctx context.Context) error {
 // ended is the error of a run that did not come to its first step.
 func (d *driver) ended(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
+		if d.Resident && passing(err) { // of the store or the queue, which come back
+			return fmt.Errorf("%w: %w", errLeft, err)
+		}
 		return err
 	}
 	if d.Resident && !errors.Is(context.Cause(ctx), ErrCancelled) {

@@ -244,6 +244,9 @@ func (s *Service) drive(ctx context.Context, run string) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
 		return nil //nolint:nilerr // the run stays open, and is somebody else's from now on
 	}
+	if errors.Is(err, errLeft) {
+		return err
+	}
 	// The run's failure is in its record, and none of the service.
 	return closeRun(context.WithoutCancel(ctx), s.Store, run)
 }

@@ -1,0 +1,101 @@
+package fleet_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
+	"github.com/shardpress/shardpress/worker"
+)
+
+// results counts the results in the store.
+func (w *world) results() (n int) {
+	w.t.Helper()
+	for _, u := range w.plan.Units {
+		if _, err := w.store.Stat(w.t.Context(), task.ResultKey(u.ID)); err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// pending wants a run not to be over.
+func (w *world) pending(run string) {
+	w.t.Helper()
+	if r, err := coordinator.ReadRecord(w.t.Context(), w.store, run); r != nil || err != nil {
+		w.t.Errorf("run %s is over: %+v, %v", run, r, err)
+	}
+}
+
+// full has every put fail that needs room for data, while it is so.
+func full(m *member, so func() bool) {
+	m.store.set(func(op, key string) error {
+		if (op == "put" || op == "copy") && (strings.HasSuffix(key, ".safetensors") || strings.HasSuffix(key, "/probe")) && so() {
+			return fmt.Errorf("put %s: %w", key, objstore.ErrFull)
+		}
+		return nil
+	})
+}
+
+func fullStore(so func() bool) func(*coordinator.Service, *member) {
+	return func(_ *coordinator.Service, m *member) { full(m, so) }
+}
+
+func fullWorker(so func() bool) func(*worker.Worker, *member) {
+	return func(_ *worker.Worker, m *member) { full(m, so) }
+}
+
+// TestFullStorePausesTheRun has no room in the store for a while.
+func TestFullStorePausesTheRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var room atomic.Bool
+	so := func() bool { return !room.Load() }
+	w.coordinator("c1", fullStore(so))
+	w.worker("w1", fullWorker(so))
+	f := w.submit(func(s *coordinator.Submission) { s.MaxWorkers = 1 }) // the other tasks are not offered in the pause
+	if u := f.await(coordinator.UpdatePaused); !strings.Contains(u.Message, objstore.ErrFull.Error()) {
+		t.Errorf("paused because of %q", u.Message)
+	}
+	until(t, "the snapshot says paused", func() bool {
+		s, err := w.client.Snapshot(t.Context(), f.run)
+		return err == nil && s != nil && s.Phase == coordinator.PhasePaused && s.Reason != ""
+	})
+	w.pending(f.run)
+	room.Store(true)
+	f.await(coordinator.UpdateResumed)
+	f.well()
+}
+
+// TestStoreFailsAtTheEnds fails the first or the last of what a coordinator does with
+// the store in a run: neither ends the run, or keeps its end from being seen.
+func TestStoreFailsAtTheEnds(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"submit.json", "pin", "spec.json", "plan.json", "result.json", "UNFINISHED.json", "MANIFEST.json", "report.json", "state.json"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			var failed atomic.Int64
+			w.coordinator("c1", func(_ *coordinator.Service, m *member) {
+				m.store.set(func(_, key string) error {
+					if strings.HasSuffix(key, "/"+name) && failed.Add(1) <= 3 {
+						return fmt.Errorf("reach %s: %w", key, errInjected)
+					}
+					return nil
+				})
+			})
+			w.worker("w1")
+			w.submit().well()
+			if failed.Load() <= 3 {
+				t.Errorf("%d operations, none that worked", failed.Load())
+			}
+		})
+	}
+}
+
+var errInjected = errors.New("the store does not answer")
