@@ -137,6 +137,22 @@ func (d *driver) second(ctx context.Context) []Effect {
 	return effects
 }
 
+// meet asks who is there before the first task is published, so that a large fleet
+// does not begin with a small window.
+func (l *live) meet(ctx context.Context) {
+	if l.d.board == nil {
+		return
+	}
+	ctx, stop := context.WithTimeout(ctx, meetWithin)
+	defer stop()
+	if fleet, err := l.d.board.queue.Workers(ctx); err == nil { // else it is asked again soon
+		l.fleet, l.seen = fleet, time.Now()
+	}
+}
+
+// meetWithin bounds what a run waits for at its beginning that it could do without.
+const meetWithin = 2 * time.Second
+
 func slots(fleet []*task.WorkerInfo) (n int) {
 	for _, w := range fleet {
 		n += min(w.Slots, 1<<12)

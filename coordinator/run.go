@@ -209,12 +209,13 @@ func (d *driver) drive(ctx context.Context) error {
 	if err != nil {
 		return d.ended(ctx, err)
 	}
+	d.live.meet(work)
 	cancelled, err := d.cancelled(work)
 	if err != nil {
 		return d.ended(ctx, err)
 	}
 	// The seed is the run's own, so that all its coordinators audit the same tasks.
-	d.state = NewState(d.nodes(), Options{Window: d.window(0), KeepGoing: d.KeepGoing, Audit: d.Audit, AuditSeed: d.outcome.Run})
+	d.state = NewState(d.nodes(), Options{Window: d.window(slots(d.live.fleet)), KeepGoing: d.KeepGoing, Audit: d.Audit, AuditSeed: d.outcome.Run})
 	d.tell(ctx, Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(started.Results)})
 	d.observe.Began(ctx, len(d.Plan.Units), len(started.Results))
 

@@ -114,6 +114,7 @@ const asProcess = "SHARDPRESS_FLEET_PROCESS"
 type usage struct {
 	Ready     string           // where it can be reached
 	CPU       time.Duration    // since the last time it said so
+	Held      int64            // bytes in use when all tasks were done
 	Live      int64            // most bytes in use, as the collector found them
 	Resident  int64            // most bytes of memory
 	Published map[string]int64 // when the queue had taken a task, in Unix nanoseconds
@@ -127,6 +128,7 @@ type part struct {
 	live, rss int64 // before the run
 
 	mu        sync.Mutex
+	held      int64
 	mostLive  int64
 	published []publication
 }
@@ -171,7 +173,7 @@ func (p *part) usage() usage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := cpuTime()
-	u := usage{CPU: now - p.cpu, Live: p.mostLive - p.live, Resident: resident("VmHWM") - p.rss, Published: map[string]int64{}}
+	u := usage{CPU: now - p.cpu, Held: p.held - p.live, Live: p.mostLive - p.live, Resident: resident("VmHWM") - p.rss, Published: map[string]int64{}}
 	p.cpu = now
 	for _, x := range p.published {
 		if _, again := u.Published[x.id.String()]; !again {
@@ -273,7 +275,11 @@ func (o *observer) Context(ctx context.Context) context.Context { return ctx }
 func (o *observer) Began(context.Context, int, int, ...slog.Attr) {}
 
 func (o *observer) Phase(ctx context.Context, _ string, _ ...slog.Attr) (context.Context, func(error, ...slog.Attr)) {
-	o.once.Do(func() {
+	o.once.Do(func() { // the first is that of putting the result together
+		runtime.GC()
+		o.p.mu.Lock()
+		o.p.held = liveBytes()
+		o.p.mu.Unlock()
 		if *scaleProfile == "" {
 			return
 		}
@@ -562,6 +568,7 @@ func runFleet(t testing.TB, size fleetSize) map[string]float64 {
 	n := float64(size.tasks)
 	f["s/run"] = whole.Seconds()
 	f["coord-ms/task"] = float64(c.CPU.Microseconds()) / 1000 / n
+	f["coord-heldB/task"] = float64(c.Held) / n
 	f["coord-liveB/task"] = float64(c.Live) / n
 	f["coord-rssB/task"] = float64(c.Resident) / n
 	f["broker-ms/task"] = float64(b.CPU.Microseconds()) / 1000 / n
