@@ -2,6 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 60s
+CHAOSTIME ?= 10m
 BENCH    ?= .
 GOLANGCI := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 
@@ -24,6 +25,10 @@ test: ## run the whole test suite (minutes); `go test -short ./...` is the quick
 .PHONY: race
 race: ## run the short tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+.PHONY: chaos
+chaos: ## kill the processes of a fleet by one seeded schedule after another for CHAOSTIME (default 10m)
+	$(GO) test -v -timeout 0 -run '^TestChaos$$' ./cmd/shardpress -chaos.time $(CHAOSTIME)
 
 .PHONY: lint
 lint: ## run golangci-lint; the first run builds it, which takes minutes
