@@ -14,7 +14,7 @@ import (
 )
 
 // act carries out effects. done is true after the last one.
-func (d *driver) act(ctx context.Context, effects []Effect) (finish error, done bool) { //nolint:staticcheck // the run's end, not act's
+func (d *driver) act(ctx context.Context, effects []Effect) (finish error, done bool) {
 	for _, e := range effects {
 		if f, ok := e.(Finish); ok { // what is withdrawn before it is withdrawn when nothing is on its way any more
 			for _, e := range effects {

@@ -242,7 +242,7 @@ func (s *Service) drive(ctx context.Context, run string) error {
 	}
 	_, err = e.Execute(ctx)
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
-		return nil //nolint:nilerr // the run stays open, and is somebody else's from now on
+		return nil // the run stays open, and is somebody else's from now on
 	}
 	if errors.Is(err, errLeft) {
 		return err

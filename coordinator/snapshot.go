@@ -97,9 +97,6 @@ type board struct {
 	name  string // of the coordinator
 	run   string
 	sub   *Submission
-
-	last time.Time // when the snapshot was put
-	put  Snapshot
 }
 
 func (b *board) announce(ctx context.Context, u Update) {

@@ -33,7 +33,7 @@ health check of a container does whose image has no other program. Exit code 0: 
 			if err != nil {
 				return fmt.Errorf("ask %s: %w", address, err)
 			}
-			defer resp.Body.Close() //nolint:errcheck // read to its end or not of interest
+			defer resp.Body.Close()
 			body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 			if err != nil {
 				return fmt.Errorf("ask %s: %w", address, err)
