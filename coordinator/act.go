@@ -178,13 +178,30 @@ func auditOfNone(which string) string {
 	return ""
 }
 
-// withdraw takes what is outstanding off the queue at the end of a run.
-func (d *driver) withdraw(ctx context.Context, effects []Effect) {
+// withdraw takes what is outstanding off the queue at the end of a run. One that did
+// not end well also takes what an earlier coordinator published, of which this one
+// does not know. Another run that wants a task publishes it again.
+func (d *driver) withdraw(ctx context.Context, effects []Effect, ended error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	for _, e := range effects {
 		if w, ok := e.(Withdraw); ok {
 			d.take(ctx, w)
+		}
+	}
+	if ended == nil || !d.Resident {
+		return
+	}
+	for _, which := range []string{"", task.CopyTwin, task.CopyAudit} {
+		queued, err := d.outstanding(ctx, which)
+		if err != nil {
+			d.Log.Debug("tasks not withdrawn", "err", err)
+			return
+		}
+		for i := range d.Plan.Units {
+			if id := d.Plan.Units[i].ID; queued[id] {
+				d.take(ctx, Withdraw{ID: id, Copy: which})
+			}
 		}
 	}
 }

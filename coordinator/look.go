@@ -251,6 +251,14 @@ func (d *driver) cancelled(ctx context.Context) (bool, error) {
 	return exists(ctx, d.Store, RunKey(d.outcome.Run, cancelName))
 }
 
+// outstanding lists the tasks of which the queue has that copy.
+func (d *driver) outstanding(ctx context.Context, which string) (map[task.ID]bool, error) {
+	if which == "" {
+		return d.Queue.Outstanding(ctx)
+	}
+	return d.Queue.OutstandingCopies(ctx, which)
+}
+
 // absent gives the copies that the queue does not have.
 func (d *driver) absent(ctx context.Context, wanted []Publish) ([]Publish, error) {
 	queued := map[string]map[task.ID]bool{}
@@ -259,12 +267,7 @@ func (d *driver) absent(ctx context.Context, wanted []Publish) ([]Publish, error
 			continue
 		}
 		var err error
-		if p.Copy == "" {
-			queued[""], err = d.Queue.Outstanding(ctx)
-		} else {
-			queued[p.Copy], err = d.Queue.OutstandingCopies(ctx, p.Copy)
-		}
-		if err != nil {
+		if queued[p.Copy], err = d.outstanding(ctx, p.Copy); err != nil {
 			return nil, err
 		}
 	}

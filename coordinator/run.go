@@ -234,7 +234,7 @@ func (d *driver) drive(ctx context.Context) error {
 		if done {
 			cancel()
 			d.drain()
-			d.withdraw(ctx, effects)
+			d.withdraw(ctx, effects, finish)
 			return finish
 		}
 		effects = nil
