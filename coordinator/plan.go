@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -329,6 +330,7 @@ func (pl *planner) add(pieces []piece) error {
 	if unit.ID, unit.Spec, err = spec.ID(); err != nil {
 		return err
 	}
+	unit.Spec = bytes.Clone(unit.Spec) // it was written into a buffer that is twice as large
 	pl.plan.Units = append(pl.plan.Units, unit)
 	return nil
 }
