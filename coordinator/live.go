@@ -3,6 +3,8 @@ package coordinator
 import (
 	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/shardpress/shardpress/internal/task"
@@ -235,7 +237,7 @@ func (l *live) snapshot() Snapshot {
 	c := d.state.Counts()
 	running := len(l.at)
 	s.Tasks = SnapshotTasks{
-		Total: len(d.Plan.Units), Waiting: c.Waiting + c.Ready, Queued: max(c.Queued-running, 0), Running: running, Done: c.Placed,
+		Total: len(d.Plan.Units), Waiting: c.Waiting + c.Ready, Queued: max(c.Queued-running, 0), Running: running, Placing: c.Done - c.Placed, Done: c.Placed,
 		Failures: d.outcome.Failures, Repaired: d.outcome.Repaired, Twins: c.Twins, Audits: c.Audits,
 	}
 	var need []*task.Message
@@ -262,7 +264,9 @@ func (l *live) snapshot() Snapshot {
 			need = append(need, m)
 		}
 	}
-	s.Waits = append(s.Waits, waits(need, l.fleet)...)
+	if !l.seen.IsZero() { // before, nobody knows who is there
+		s.Waits = append(s.Waits, waits(need, l.fleet)...)
+	}
 	var tasks []SnapshotTask
 	for id, t := range l.at {
 		u := &d.Plan.Units[d.index[id]]
@@ -271,19 +275,41 @@ func (l *live) snapshot() Snapshot {
 		})
 	}
 	s.Slowest = append(s.Slowest, slowest(tasks)...)
-	for _, w := range l.fleet {
-		x := SnapshotWorker{Name: w.Name, Memory: w.Memory, Slots: w.Slots, Draining: w.Draining}
-		for _, t := range w.Tasks {
-			if at := l.at[t.ID]; t.Run == d.outcome.Run || at != nil {
-				x.Tasks++
-				if age := now.Sub(t.Since).Seconds(); age > 0.1 {
-					x.Rate += float64(t.Bytes) / age
-				}
-			}
+	s.Workers = append(s.Workers, l.workers(now)...)
+	return s
+}
+
+// workers is who works on the run. What their notices said of a task is newer than
+// what they say of themselves, which tells of the second worker at a task.
+func (l *live) workers(now time.Time) []SnapshotWorker {
+	all := map[string]*SnapshotWorker{}
+	add := func(worker string, bytes int64, since time.Time) {
+		x := all[worker]
+		if x == nil {
+			x = &SnapshotWorker{Name: worker}
+			all[worker] = x
 		}
-		if x.Tasks > 0 {
-			s.Workers = append(s.Workers, x)
+		x.Tasks++
+		if age := now.Sub(since).Seconds(); age > 0.1 {
+			x.Rate += float64(bytes) / age
 		}
 	}
-	return s
+	for _, t := range l.at {
+		add(t.worker, t.bytes, t.since)
+	}
+	for _, w := range l.fleet {
+		for _, t := range w.Tasks {
+			if at := l.at[t.ID]; t.Run == l.d.outcome.Run && t.Copy != "" && (at == nil || at.worker != w.Name) {
+				add(w.Name, t.Bytes, t.Since)
+			}
+		}
+		if x := all[w.Name]; x != nil {
+			x.Memory, x.Slots, x.Draining = w.Memory, w.Slots, w.Draining
+		}
+	}
+	var list []SnapshotWorker
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, *all[name])
+	}
+	return list
 }

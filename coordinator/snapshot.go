@@ -55,7 +55,8 @@ type SnapshotTasks struct {
 	Waiting  int `json:"waiting"` // for inputs, or for room in the queue
 	Queued   int `json:"queued"`
 	Running  int `json:"running"`
-	Done     int `json:"done"` // output placed
+	Placing  int `json:"placing"` // have a result that is not in its place yet
+	Done     int `json:"done"`    // output placed
 	Reused   int `json:"reused"`
 	Failures int `json:"failures"` // attempts
 	Repaired int `json:"repaired"`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -212,7 +213,7 @@ func (s *status) renderLive(w io.Writer) {
 	fmt.Fprintf(w, ", coordinator %s\n%s -> %s by %s\n", n.Coordinator, n.Model, n.Out, n.Recipe)
 	t := n.Tasks
 	fmt.Fprintf(w, "bytes   %s %s of %s, %s/s, %s left\n", bar(n.DoneBytes, n.SourceBytes), formatBytes(n.DoneBytes), formatBytes(n.SourceBytes), formatBytes(int64(n.Rate)), left(n.Left))
-	fmt.Fprintf(w, "tasks   %s %d of %d done (%d reused), %d running, %d queued, %d waiting\n", bar(int64(t.Done), int64(t.Total)), t.Done, t.Total, t.Reused, t.Running, t.Queued, t.Waiting)
+	fmt.Fprintf(w, "tasks   %s %d of %d done (%d reused), %d running, %d queued, %d waiting, %d being placed\n", bar(int64(t.Done), int64(t.Total)), t.Done, t.Total, t.Reused, t.Running, t.Queued, t.Waiting, t.Placing)
 	if t.Failures+t.Repaired+t.Twins+t.Audits > 0 {
 		fmt.Fprintf(w, "trouble %d failed attempts, %d repairs, %d twins of stragglers, %d audits to come\n", t.Failures, t.Repaired, t.Twins, t.Audits)
 	}
@@ -227,8 +228,8 @@ func (s *status) renderLive(w io.Writer) {
 		state := "idle"
 		if x, ok := rates[i.Name]; ok && x.Tasks > 0 {
 			state = fmt.Sprintf("%d tasks, %s/s", x.Tasks, formatBytes(int64(x.Rate)))
-		} else if len(i.Tasks) > 0 {
-			state = fmt.Sprintf("%d tasks of other runs", len(i.Tasks))
+		} else if others := slices.DeleteFunc(slices.Clone(i.Tasks), func(t task.WorkerTask) bool { return t.Run == n.Run }); len(others) > 0 {
+			state = fmt.Sprintf("%d tasks of other runs", len(others))
 		}
 		if i.Draining {
 			state += ", draining"
