@@ -1,6 +1,10 @@
 package fleet_test
 
-import "testing"
+import (
+	"flag"
+	"os"
+	"testing"
+)
 
 // TestFleetMakesTheSameBytes runs a job on a small fleet, undisturbed.
 func TestFleetMakesTheSameBytes(t *testing.T) {
@@ -17,4 +21,13 @@ func TestFleetMakesTheSameBytes(t *testing.T) {
 	if r = w.submit().well(); r.Totals.Run != 0 || r.Totals.Reused != len(w.plan.Units) {
 		t.Errorf("the second time: totals %+v", r.Totals)
 	}
+}
+
+// TestMain runs more tests at once than there are processors: what they do is wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
