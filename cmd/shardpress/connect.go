@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -100,6 +101,15 @@ func (f *natsFlags) dial(ctx context.Context, name string, log *slog.Logger) (*q
 	o := f.Options
 	o.Name, o.Log = name, log
 	return queue.Dial(ctx, o)
+}
+
+// stopped is how a process of a fleet ends: one that was told to stop has done what
+// it should, however far it was.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // where names the store for people.

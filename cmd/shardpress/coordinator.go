@@ -66,7 +66,7 @@ on with its runs. All that they know is in the store.`,
 			if _, err := fmt.Fprintf(c.ErrOrStderr(), "coordinator %s serves %s\n", name, flags.store.where()); err != nil {
 				return err
 			}
-			return service.Serve(ctx)
+			return stopped(ctx, service.Serve(ctx))
 		},
 	}
 	flags.register(c)

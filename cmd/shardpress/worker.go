@@ -95,7 +95,7 @@ what is left then goes to other workers at once.`,
 			if _, err := fmt.Fprintf(c.ErrOrStderr(), "worker %s: %s for tasks, %d slots, %s\n", name, formatBytes(w.Memory), w.Slots, flags.store.where()); err != nil {
 				return err
 			}
-			return w.Run(ctx)
+			return stopped(ctx, w.Run(ctx))
 		},
 	}
 	flags.register(c)
