@@ -26,19 +26,34 @@ type Lease struct {
 	revision uint64
 }
 
-// Acquire takes a lease, or returns ErrLeased.
+// Acquire takes a lease, or returns ErrLeased. A holder that was killed, or that was
+// not told that it has the lease, takes its own again; but not one that it had by
+// this connection, for then another process bears its name.
 func (q *Queue) Acquire(ctx context.Context, name, holder string) (*Lease, error) {
 	if !task.ValidToken(name) || !task.ValidToken(holder) {
 		return nil, fmt.Errorf("acquire lease: %w: name %q, holder %q", task.ErrInvalid, name, holder)
 	}
 	l := &Lease{q: q, name: name, holder: holder}
+	q.mu.Lock()
+	had := q.leased[name]
+	q.mu.Unlock()
 	err := q.inBucket(ctx, leasesBucket, func(ctx context.Context, kv jetstream.KeyValue) (err error) {
 		l.revision, err = kv.Create(ctx, name, []byte(holder))
+		if !errors.Is(err, jetstream.ErrKeyExists) || had {
+			return err
+		}
+		e, gerr := kv.Get(ctx, name)
+		if gerr == nil && string(e.Value()) == holder {
+			l.revision, err = kv.Update(ctx, name, []byte(holder), e.Revision())
+		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("acquire lease %s: %w", name, leaseError(err))
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.leased[name] = true
 	return l, nil
 }
 

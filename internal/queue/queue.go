@@ -63,13 +63,14 @@ type Queue struct {
 	mu      sync.Mutex
 	classes []string // numeric classes that were set up
 	buckets map[string]jetstream.KeyValue
+	leased  map[string]bool // leases that this connection has had
 
 	setupMu  sync.Mutex // one Setup at a time
 	restored time.Time  // under setupMu
 }
 
 func newQueue(o Options) *Queue {
-	q := &Queue{opts: o, log: o.Log, link: newLink(), buckets: map[string]jetstream.KeyValue{}}
+	q := &Queue{opts: o, log: o.Log, link: newLink(), buckets: map[string]jetstream.KeyValue{}, leased: map[string]bool{}}
 	q.idle.init()
 	return q
 }

@@ -109,8 +109,21 @@ func TestLease(t *testing.T) {
 	if err := taken.Release(ctx); err != nil {
 		t.Error(err)
 	}
-	if _, err := first.Acquire(ctx, "run", "first"); err != nil {
-		t.Errorf("a lease that was released: %v", err)
+	l, err = first.Acquire(ctx, "run", "first")
+	if err != nil {
+		t.Fatalf("a lease that was released: %v", err)
+	}
+	// Killed and started again, it need not wait for the end of its own lease.
+	again := ready(t, brief(b.URL()))
+	if _, err := again.Acquire(ctx, "run", "first"); err != nil {
+		t.Errorf("a lease of one's own: %v", err)
+	}
+	if err := l.Renew(ctx); !errors.Is(err, ErrLeased) {
+		t.Errorf("renewing a lease that was taken again: %v", err)
+	}
+	// Two of one name do not take it from each other for ever.
+	if _, err := first.Acquire(ctx, "run", "first"); !errors.Is(err, ErrLeased) {
+		t.Errorf("a lease that was taken again: %v", err)
 	}
 	// Of many who want it at once, one gets it.
 	var wg sync.WaitGroup
