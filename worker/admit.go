@@ -48,6 +48,9 @@ func (s *shift) next(ctx context.Context) (queue.Delivery, *task.Message, *place
 		s.giveBack(d, m, 0)
 	case why != "":
 		s.once(why, m)
+		if m.Avoid != s.Name { // whoever can do the next such task shall have it first
+			s.room.rest(jitter(soon))
+		}
 		s.giveBack(d, m, jitter(after))
 	default:
 		if err := check(m, d.Cell()); err != nil {
