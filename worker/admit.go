@@ -115,6 +115,7 @@ func (s *shift) once(why string, m *task.Message) {
 func (s *shift) unreadable(d queue.Delivery, err error) {
 	if errors.Is(err, task.ErrNewer) {
 		s.once("messages of a newer program: update this worker", &task.Message{})
+		s.room.rest(jitter(soon))
 		s.giveBack(d, &task.Message{}, jitter(later))
 		return
 	}

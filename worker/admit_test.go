@@ -46,6 +46,7 @@ func TestTasksForOthersAreGivenBack(t *testing.T) {
 				w := f.worker("alice", writes("bytes"))
 				w.Log = slog.New(slog.NewTextHandler(&log, nil))
 				stop := start(t, w)
+				begin := time.Now()
 				for n := range 50 {
 					d := &fakeDelivery{queue: f.queue, message: m, attempt: n + 1, ended: make(chan struct{})}
 					c.change(m, d)
@@ -53,6 +54,10 @@ func TestTasksForOthersAreGivenBack(t *testing.T) {
 					if fate := d.wait(t); fate != "retry" || !within(d.after, c.after) {
 						t.Fatalf("delivery %d was %s after %v", n+1, fate, d.after)
 					}
+				}
+				// What it cannot do at all it does not take one after another.
+				if took := time.Since(begin); c.after == later && took < 49*soon || c.after == soon && took > soon {
+					t.Errorf("50 tasks were taken and given back in %v", took)
 				}
 				stop()
 				if n := len(f.queue.notices) + len(f.keys(t, "runs/")); n != 0 {
