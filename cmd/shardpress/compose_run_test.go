@@ -300,6 +300,24 @@ func (c *composed) stop(p *process) {
 	}
 }
 
+// client is the environment that deploy/compose/client.sh makes.
+func (c *composed) client() []string {
+	c.t.Helper()
+	var env []string
+	for line := range strings.Lines(readRepository(c.t, "deploy/compose/client.sh")) {
+		if exports, ok := strings.CutPrefix(line, "export "); ok {
+			env = append(env, strings.Fields(exports)...)
+		}
+	}
+	for i := range env {
+		for _, service := range []string{"nats:4222", "s3:7070"} {
+			_, port, _ := strings.Cut(service, ":")
+			env[i] = strings.Replace(env[i], "127.0.0.1:"+port, c.addresses[service], 1)
+		}
+	}
+	return env
+}
+
 // TestComposeRun brings docker-compose.yml up without an engine: the real NATS server,
 // versitygw and our program, each with the command line, the environment, the
 // configuration and the health check that stand in the file, and a collector in
@@ -352,9 +370,10 @@ func TestComposeRun(t *testing.T) {
 	model := filepath.Join(repository(t), "testdata/models/story")
 	alone, together := filepath.Join(c.dir, "alone"), filepath.Join(c.dir, "together")
 	mustCall(t, "compress", "--model", model, "--recipe", "w4a16-rtn", "--out", alone, "--store", filepath.Join(c.dir, "store"))
-	client := exec.CommandContext(t.Context(), c.programs["shardpress"], "compress", "--nats", "nats://client:clients-on-loopback@"+c.addresses["nats:4222"],
+	env := c.client()
+	client := exec.CommandContext(t.Context(), c.programs["shardpress"], "compress", "--nats", commandFlag(env, "NATS_URL"),
 		"--model", model, "--recipe", "w4a16-rtn", "--out", together)
-	client.Env = append(slices.Clone(fleet[0].env), "PATH="+os.Getenv("PATH"), "HOME="+c.dir, "TMPDIR="+c.dir)
+	client.Env = append(env, "HOME="+c.dir, "TMPDIR="+c.dir)
 	if out, err := client.CombinedOutput(); err != nil {
 		t.Fatalf("compress: %v\n%s", err, out)
 	}

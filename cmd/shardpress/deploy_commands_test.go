@@ -100,7 +100,9 @@ func commandLines(t *testing.T) []commandLine {
 			all = append(all, commandLine{where: name, args: []string{"worker"}, env: environmentOf(readRepository(t, name))})
 		}
 	}
-	documents := append(deployFiles(t, ".md"), "docs/deploy.md", "docs/operations.md", "SECURITY.md")
+	all = append(all, commandLine{"deploy/compose/client.sh", []string{"runs"}, environmentOf(strings.ReplaceAll(
+		strings.ReplaceAll(readRepository(t, "deploy/compose/client.sh"), "export ", ""), " ", "\n"))})
+	documents := append(deployFiles(t, ".md"), "docs/deploy.md", "docs/operations.md", "docs/observability.md", "SECURITY.md", "README.md")
 	for _, name := range documents {
 		for _, block := range shellBlock.FindAllStringSubmatch(readRepository(t, name), -1) {
 			for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", " ")) {
