@@ -55,9 +55,9 @@ func TestS3Faults(t *testing.T) {
 		"uploads are denied": {func(r *http.Request) bool { return r.Method == http.MethodPut && weights(r) }, 3, faultproxy.Fault{Status: 403, Code: "AccessDenied", Message: "not now"}},
 	}
 	if testing.Short() {
-		for _, name := range []string{"500 now and then", "uploads lost", "weights fail often", "uploads are denied"} {
-			delete(cases, name)
-		}
+		one := cases["bodies truncated"]
+		clear(cases)
+		cases["bodies truncated"] = one
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
