@@ -50,7 +50,7 @@ func (d *driver) act(ctx context.Context, effects []Effect) (finish error, done 
 			return fmt.Errorf("plan: %w: no task of it expires or decides", errPlan), true
 		case Place:
 			d.live.gone(e.Result.ID, "")
-			fresh := d.fresh[e.Result.ID]
+			fresh := d.fresh[d.index[e.Result.ID]]
 			d.apart(func() func(context.Context) []Effect { return d.note(d.place(ctx, e.Result, fresh)) })
 		case Assemble:
 			d.tell(ctx, Update{Kind: UpdateAssemble})
@@ -145,7 +145,7 @@ func (d *driver) publish(ctx context.Context, p Publish, reason string) func(con
 		return fail(err)
 	}
 	return func(context.Context) []Effect {
-		d.asked[p.ID] = true
+		d.asked[d.index[p.ID]] = true
 		d.live.published(p)
 		return nil
 	}

@@ -241,11 +241,11 @@ func (l *live) snapshot() Snapshot {
 		Failures: d.outcome.Failures, Repaired: d.outcome.Repaired, Twins: c.Twins, Audits: c.Audits,
 	}
 	var need []*task.Message
-	for _, u := range d.Plan.Units {
+	for i, u := range d.Plan.Units {
 		s.SourceBytes += u.Layout.SourceBytes
 		if d.state.Result(u.ID) != nil {
 			s.DoneBytes += u.Layout.SourceBytes
-			if !d.fresh[u.ID] {
+			if !d.fresh[i] {
 				s.Tasks.Reused++
 			}
 		} else if t := l.at[u.ID]; t != nil {

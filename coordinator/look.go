@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/shardpress/shardpress/internal/operation"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
@@ -92,7 +93,23 @@ func (d *driver) result(ctx context.Context, id task.ID) (*task.Result, error) {
 		d.Log.Warn("result is damaged and counts as absent", "task", id.Short(), "err", err)
 		return nil, nil
 	}
+	slim(r)
 	return r, nil
+}
+
+// slim has a result, of which a run keeps one for each task, say what all of them say
+// in one place.
+func slim(r *task.Result) {
+	if r.Op == operation.EncodeOp {
+		r.Op = operation.EncodeOp
+	}
+	if r.Class == operation.ClassF32 {
+		r.Class = operation.ClassF32
+	}
+	for i := range r.Outputs {
+		o := &r.Outputs[i] // whose key ends in its name
+		o.Name = o.Key[len(o.Key)-len(o.Name):]
+	}
 }
 
 // audit reads what came of the audit of a task; nil if it is not there.
@@ -174,7 +191,7 @@ func (d *driver) looked(ctx context.Context, id task.ID, r *task.Result, err err
 	if d.state.Result(id) != r {
 		return append(effects, d.state.Step(Missing{ID: id})...)
 	}
-	d.fresh[id] = true
+	d.fresh[d.index[id]] = true
 	d.live.took(id, r)
 	d.tell(ctx, Update{Kind: UpdateDone, Unit: d.index[id], Task: id.Short(), Worker: r.Worker})
 	return effects

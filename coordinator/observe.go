@@ -50,7 +50,7 @@ func (d *driver) reason(p Publish) string {
 		return ReasonAudit
 	case p.Repair != "":
 		return ReasonRepair
-	case d.asked[p.ID]:
+	case d.asked[d.index[p.ID]]:
 		return ReasonAgain
 	}
 	return ReasonFirst

@@ -88,12 +88,12 @@ func (d *driver) summarize(state string, err error, elapsed time.Duration) {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	for _, u := range d.Plan.Units {
+	for i, u := range d.Plan.Units {
 		t := RecordTask{Task: u.ID.String(), File: u.File, State: TaskUnfinished, SourceBytes: u.Layout.SourceBytes}
 		if res := d.finished(u.ID); res != nil {
 			t.State, t.Worker, t.Attempt, t.Elapsed = TaskReused, res.Worker, res.Attempt, seconds(res.Elapsed)
 			o.Reused++
-			if d.fresh[u.ID] {
+			if d.fresh[i] {
 				t.State = TaskRun
 				o.Reused--
 				o.Executed++

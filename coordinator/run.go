@@ -150,9 +150,9 @@ type driver struct {
 	events  chan func(ctx context.Context) []Effect // what came of effects, to be done on the driver's goroutine
 	lane    chan struct{}
 	index   map[task.ID]int  // into Plan.Units
-	fresh   map[task.ID]bool // finished in this run, by this process's own eyes
+	fresh   []bool           // by unit: finished in this run, by this process's own eyes
 	looking map[task.ID]bool // results that are being read
-	asked   map[task.ID]bool // published by this process
+	asked   []bool           // by unit: published by this process
 	observe Observer
 	busy    int   // effects under way
 	live    *live // what workers are at
@@ -172,9 +172,9 @@ func newDriver(r *Run) *driver {
 		events:  make(chan func(context.Context) []Effect, 64),
 		lane:    make(chan struct{}, lanes),
 		index:   make(map[task.ID]int, len(r.Plan.Units)),
-		fresh:   map[task.ID]bool{},
+		fresh:   make([]bool, len(r.Plan.Units)),
 		looking: map[task.ID]bool{},
-		asked:   map[task.ID]bool{},
+		asked:   make([]bool, len(r.Plan.Units)),
 		observe: nobody{},
 	}
 	if r.Observe != nil {

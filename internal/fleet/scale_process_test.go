@@ -226,6 +226,7 @@ func (o *observer) Began(context.Context, int, int, ...slog.Attr) {}
 func (o *observer) Phase(ctx context.Context, _ string, _ ...slog.Attr) (context.Context, func(error, ...slog.Attr)) {
 	o.once.Do(func() { // the first is that of putting the result together
 		runtime.GC()
+		runtime.GC()
 		o.p.mu.Lock()
 		o.p.held = liveBytes()
 		o.p.mu.Unlock()
