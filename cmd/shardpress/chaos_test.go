@@ -32,7 +32,7 @@ func TestChaos(t *testing.T) {
 	for n := 0; n < *chaosSeeds || time.Since(begin) < *chaosTime; n++ {
 		c := chaos{seed: *chaosFirst + uint64(n), tasks: 640, workers: 20, coordinators: 2, brokers: 2, stores: 2, ackWait: "3s"}
 		if testing.Short() {
-			c.tasks, c.workers, c.coordinators, c.brokers, c.stores, c.ackWait = 100, 4, 1, 1, 1, "1s"
+			c.tasks, c.workers, c.coordinators, c.brokers, c.stores, c.ackWait = 80, 4, 1, 1, 1, "1s"
 		}
 		if !t.Run(fmt.Sprintf("seed %d", c.seed), c.play) { //nolint:paralleltest // one after another: each is as many processes as there are
 			return

@@ -96,7 +96,7 @@ func TestFleetBrokerLosesItsStore(t *testing.T) {
 // and a run that only such workers could serve says so.
 func TestFleetOfTwoVersions(t *testing.T) {
 	t.Parallel()
-	n := fewer(80)
+	n := fewer(60)
 	model := blocks(t, n)
 	f := newFleet(t)
 	f.coordinator("c1")
@@ -112,7 +112,7 @@ func TestFleetOfTwoVersions(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- old.Run(ctx) }()
-	run := f.submit(model, "results/a", "--max-workers", "4")
+	run := f.submit(model, "results/a")
 	until(t, "status says for which operation the run waits", func() bool {
 		s := f.status(run)
 		return slices.ContainsFunc(s.Fleet, func(w *task.WorkerInfo) bool { return w.Name == "old" }) &&

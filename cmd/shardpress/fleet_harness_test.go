@@ -74,12 +74,12 @@ func (p *poisoned) Write(b []byte) (int, error) {
 }
 
 // patience is how long a fleet may take to do what a test waits for.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // until waits for what can be observed.
 func until(t *testing.T, what string, seen func() bool) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond) // some of them ask by a process
 	defer tick.Stop()
 	end := time.NewTimer(patience)
 	defer end.Stop()

@@ -35,11 +35,10 @@ func TestFleet(t *testing.T) {
 // their own, which lies in the store.
 func TestFleetSynthetic(t *testing.T) {
 	t.Parallel()
-	layers, hidden := 8, 512
 	if testing.Short() {
-		hidden = 128
+		t.Skip("TestFleet does the same with the bundled model")
 	}
-	model := llama(t, layers, hidden)
+	model := llama(t, 8, 512)
 	f := newFleet(t)
 	f.coordinator("c1")
 	f.coordinator("c2")
@@ -47,7 +46,7 @@ func TestFleetSynthetic(t *testing.T) {
 		f.worker(fmt.Sprintf("w%d", i+1), memory, 1+i%2)
 	}
 	run := f.submit(model, "results/synthetic")
-	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
+	f.ends(f.bucket(), run)
 	if s := f.status(run); s.State != coordinator.StateDone {
 		t.Fatalf("%+v", s.Record)
 	}
@@ -121,8 +120,7 @@ func TestFleetChanges(t *testing.T) {
 	seen("status shows both", func(s *status) bool { return member(s, "w1") != nil && member(s, "w2") != nil })
 	first.end(syscall.SIGTERM)
 	seen("status shows that one has left", func(s *status) bool { return member(s, "w1") == nil && member(s, "w2") != nil })
-	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
-	r := f.status(run).Record
+	r := f.ends(f.bucket(), run)
 	if r.State != coordinator.StateDone || fmt.Sprint(r.Workers) != "[w1 w2]" {
 		t.Errorf("run %s by %v: %s", r.State, r.Workers, r.Error)
 	}
@@ -151,8 +149,7 @@ func TestFleetWaitsForMemory(t *testing.T) {
 		t.Errorf("status says %q", said)
 	}
 	f.worker("big", "256M", 1)
-	until(t, "the run ends", func() bool { return f.status(run).Record != nil })
-	if r := f.status(run).Record; r.State != coordinator.StateDone || fmt.Sprint(r.Workers) != "[big small]" {
+	if r := f.ends(f.bucket(), run); r.State != coordinator.StateDone || fmt.Sprint(r.Workers) != "[big small]" {
 		t.Errorf("run %s by %v: %s", r.State, r.Workers, r.Error)
 	}
 	alike(t, "the result", f.stored("results/a"), alone(t, model))
