@@ -62,6 +62,7 @@ broker's streams if they are not there. Nothing is left behind in the store.`,
 		},
 	}
 	flags.register(c)
+	flags.nats.registerAckWait(c)
 	c.Flags().BoolVar(&create, "create", false, "make the bucket and the streams if they are not there")
 	c.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for servers that are just starting")
 	return c
