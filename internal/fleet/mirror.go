@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/operation"
@@ -140,7 +141,11 @@ func (m *Mirror) Stop() {
 // manifest last. The other place then holds the result.
 func (m *Mirror) Finish(ctx context.Context) error {
 	m.Stop()
-	manifest, err := coordinator.ReadManifest(ctx, m.from)
+	var manifest *coordinator.Manifest
+	err := m.insist(ctx, func() (err error) {
+		manifest, err = coordinator.ReadManifest(ctx, m.from)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("fetch result: %w", err)
 	}
@@ -150,18 +155,40 @@ func (m *Mirror) Finish(ctx context.Context) error {
 				return fmt.Errorf("fetch %s: %w: its SHA-256 is %s, the manifest says %s: check the store, and run the same command again",
 					f.Name, errDamaged, m.sums[f.Name], f.SHA256)
 			}
-			if err := m.fetch(ctx, f.Name); err != nil {
+			if err := m.insist(ctx, func() error { return m.fetch(ctx, f.Name) }); err != nil {
 				return err
 			}
 		}
 	}
-	if err := m.fetch(ctx, coordinator.ManifestFile); err != nil {
+	if err := m.insist(ctx, func() error { return m.fetch(ctx, coordinator.ManifestFile) }); err != nil {
 		return err
 	}
 	if err := m.to.Delete(ctx, coordinator.UnfinishedFile); err != nil {
 		return fmt.Errorf("finish result: %w", err)
 	}
 	return nil
+}
+
+// lastPause bounds how long a store may be away that the result is fetched from: the
+// pauses double, and make a minute together.
+const lastPause = 32 * time.Second
+
+// insist does f again after a while when it fails by what may pass.
+func (m *Mirror) insist(ctx context.Context, f func() error) error {
+	for pause := pollEvery; ; pause *= 2 {
+		err := f()
+		if err == nil || pause > lastPause || errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrFull) || errors.Is(err, objstore.ErrReadOnly) {
+			return err
+		}
+		m.warn("result not fetched yet", "err", err)
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
 }
 
 var errDamaged = errors.New("the fetched bytes are not the result's")

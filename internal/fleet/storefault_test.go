@@ -103,3 +103,34 @@ func TestStoreFailsAtTheEnds(t *testing.T) {
 }
 
 var errInjected = errors.New("the store does not answer")
+
+// TestStoreFailsTheClient fails what a client reads when the run is over: it asks
+// again.
+func TestStoreFailsTheClient(t *testing.T) {
+	t.Parallel()
+	names := []string{coordinator.ReportFile, coordinator.ManifestFile, "state.json", "plan.json"}
+	if testing.Short() {
+		names = names[:1]
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			var failed atomic.Int64
+			mine := &tap{Bucket: w.store}
+			mine.set(func(op, key string) error {
+				if op == "get" && strings.HasSuffix(key, "/"+name) && failed.Add(1) == 1 {
+					return fmt.Errorf("reach %s: %w", key, errInjected)
+				}
+				return nil
+			})
+			w.client.Store = mine
+			w.coordinator("c1")
+			w.worker("w1")
+			w.submit().well()
+			if failed.Load() < 2 {
+				t.Error("it was not tried again")
+			}
+		})
+	}
+}
