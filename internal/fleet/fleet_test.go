@@ -2,7 +2,6 @@ package fleet_test
 
 import (
 	"flag"
-	"os"
 	"testing"
 )
 
@@ -29,5 +28,5 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	m.Run()
 }

@@ -336,7 +336,7 @@ func (f *following) well() *coordinator.Record {
 }
 
 // calm is what one process makes of the model, undisturbed.
-var calm = sync.OnceValues(func() (map[string]string, error) { //nolint:gochecknoglobals // made once, never changed
+var calm = sync.OnceValues(func() (map[string]string, error) {
 	dir, err := os.MkdirTemp("", "calm")
 	if err != nil {
 		return nil, err
