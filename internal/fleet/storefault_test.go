@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -84,19 +85,34 @@ func TestStoreFailsAtTheEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			var failed atomic.Int64
+			var mu sync.Mutex
+			asked := map[string]int{} // by kind of operation, each of which fails once
 			w.coordinator("c1", func(_ *coordinator.Service, m *member) {
-				m.store.set(func(_, key string) error {
-					if strings.HasSuffix(key, "/"+name) && failed.Add(1) == 1 {
-						return fmt.Errorf("reach %s: %w", key, errInjected)
+				m.store.set(func(op, key string) error {
+					if !strings.HasSuffix(key, "/"+name) {
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if asked[op]++; asked[op] == 1 {
+						return fmt.Errorf("%s %s: %w", op, key, errInjected)
 					}
 					return nil
 				})
 			})
 			w.worker("w1")
-			w.submit().well()
-			if failed.Load() == 1 {
-				t.Errorf("it was not tried again")
+			f := w.submit()
+			f.well()
+			w.closed(f.run)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(asked) == 0 {
+				t.Error("nothing failed")
+			}
+			for op, n := range asked {
+				if n == 1 && (op == "put" || op == "get") {
+					t.Errorf("%s was not tried again", op)
+				}
 			}
 		})
 	}
