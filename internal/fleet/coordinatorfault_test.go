@@ -176,7 +176,10 @@ func TestCollectDuringRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	collect := func() error {
-		_, err := coordinator.Collect(t.Context(), w.store, coordinator.CollectOptions{})
+		got, err := coordinator.Collect(t.Context(), w.store, coordinator.CollectOptions{})
+		if got.Tasks+got.Runs+got.Sources != 0 {
+			t.Errorf("a collection took what the run needs: %+v", got)
+		}
 		if errors.Is(err, objstore.ErrNotExist) {
 			err = nil // what it looked at was just replaced
 		}
@@ -184,8 +187,8 @@ func TestCollectDuringRun(t *testing.T) {
 	}
 	var n atomic.Int64
 	hook := func(m *member) {
-		m.store.set(func(op, _ string) error {
-			if op != "put" && op != "copy" {
+		m.store.set(func(op, key string) error {
+			if op != "put" && op != "copy" || strings.Contains(key, "/attempts/") { // whose end may come after the run's
 				return nil
 			}
 			n.Add(1)
@@ -202,7 +205,7 @@ func TestCollectDuringRun(t *testing.T) {
 	if r.Totals.Repaired != 0 || r.Totals.Failures != 0 {
 		t.Errorf("collections cost work: %+v", r.Totals)
 	}
-	if n.Load() < 20 {
+	if n.Load() < 15 {
 		t.Errorf("only %d collections", n.Load())
 	}
 }
