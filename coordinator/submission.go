@@ -74,6 +74,12 @@ func openKey(run string) string { return "open/" + run }
 // elsewhere in the store.
 func ResultPrefix(run string) string { return RunKey(run, resultName) }
 
+// Check refuses what Submit would refuse, before a client has sent a model for it.
+func (s *Submission) Check() error {
+	s.Version = submissionVersion
+	return s.check()
+}
+
 // check refuses what can never be carried out.
 func (s *Submission) check() error {
 	bad := func(format string, args ...any) error {
@@ -126,8 +132,7 @@ func NewRun() string { return ulid.Make().String() }
 // Submit stores what is wanted. When it returns the run will be carried out by
 // whichever coordinator of the store finds it, even if there is none yet.
 func Submit(ctx context.Context, store objstore.Bucket, s *Submission) error {
-	s.Version = submissionVersion
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return err
 	}
 	b, err := json.Marshal(s)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +24,11 @@ a NATS server needs no other.`,
   shardpress broker --dir /var/lib/shardpress/broker --listen 0.0.0.0:4222 --auth users.conf --tls-cert cert.pem --tls-key key.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			unlock, err := lockBroker(o.Dir)
+			if err != nil {
+				return err
+			}
+			defer unlock()
 			b, err := queue.StartBroker(o)
 			if err != nil {
 				return err
@@ -44,4 +52,23 @@ a NATS server needs no other.`,
 		panic("shardpress: internal error: " + err.Error())
 	}
 	return c
+}
+
+// lockBroker keeps two brokers from one directory, which NATS does not: each would
+// write over what the other holds. The kernel lets go of the lock when the process
+// dies, however it dies.
+func lockBroker(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	// Some network file systems lock no directories.
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		f.Close()
+		return nil, fmt.Errorf("start broker: %s is in use by another broker: stop it, or name another directory with --dir", dir)
+	}
+	return func() { f.Close() }, nil
 }

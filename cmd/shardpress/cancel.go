@@ -26,7 +26,7 @@ so that the same compress command goes on where it was.`,
 				return err
 			}
 			if err := client.Cancel(c.Context(), run); err != nil {
-				return err
+				return noSuchRun(err)
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "run %s is being cancelled\n", run)
 			return err

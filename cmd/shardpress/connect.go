@@ -69,6 +69,9 @@ func (f *storeFlags) open(ctx context.Context) (objstore.Bucket, error) {
 	case f.store == "":
 		return nil, &usageError{fmt.Errorf("name the fleet's store with --store or %s, such as s3://bucket/prefix", envStore)}
 	case isS3(f.store):
+		if _, _, err := s3.ParseURL(f.store); err != nil {
+			return nil, &usageError{err}
+		}
 		return s3.Open(ctx, f.options())
 	default:
 		return objstore.CreateDir(f.store)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,8 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/fleet"
 	"github.com/shardpress/shardpress/internal/task"
+	"github.com/shardpress/shardpress/objstore"
 )
 
 func newLogs() *cobra.Command {
@@ -40,6 +44,11 @@ ended, and the last 64 KiB that the worker logged of it. An attempt that says on
 			if err != nil {
 				return err
 			}
+			if len(attempts) == 0 { // of a run that did nothing, or of none
+				if err := submitted(c.Context(), b, run); err != nil {
+					return err
+				}
+			}
 			attempts = slices.DeleteFunc(attempts, func(a *task.AttemptRecord) bool {
 				ended := a.State == task.AttemptDone || a.State == task.AttemptLate
 				return failed && ended || !strings.HasPrefix(a.ID.String(), match)
@@ -61,6 +70,18 @@ ended, and the last 64 KiB that the worker logged of it. An attempt that says on
 	c.Flags().BoolVar(&failed, "failed", false, "only attempts that did not end well")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line an attempt")
 	return c
+}
+
+// submitted refuses the name of a run that the store knows nothing of.
+func submitted(ctx context.Context, store objstore.Bucket, run string) error {
+	r, err := coordinator.ReadRecord(ctx, store, run)
+	if err != nil || r != nil {
+		return err
+	}
+	if _, err = coordinator.ReadSubmission(ctx, store, run); errors.Is(err, objstore.ErrNotExist) {
+		return noSuchRun(err)
+	}
+	return nil
 }
 
 func printAttempts(w io.Writer, attempts []*task.AttemptRecord) error {

@@ -93,6 +93,14 @@ func runNamed(ctx context.Context, store objstore.Bucket, name string) (string, 
 	return runs[len(runs)-1], nil
 }
 
+// noSuchRun says what to do about a run that is not in the store.
+func noSuchRun(err error) error {
+	if errors.Is(err, objstore.ErrNotExist) {
+		return fmt.Errorf("%w: there is no such run in the store; shardpress runs lists them", err)
+	}
+	return err
+}
+
 // statusEvery is how often a watched status is drawn.
 const statusEvery = time.Second
 
@@ -156,10 +164,7 @@ func readStatus(ctx context.Context, client *fleet.Client, q *queue.Queue, run s
 		return s, nil
 	}
 	if _, err := coordinator.ReadSubmission(ctx, client.Store, run); err != nil {
-		if errors.Is(err, objstore.ErrNotExist) {
-			return nil, fmt.Errorf("%w: there is no such run in the store; shardpress runs lists them", err)
-		}
-		return nil, err
+		return nil, noSuchRun(err)
 	}
 	if s.Snapshot, err = client.Snapshot(ctx, run); err != nil {
 		return nil, err

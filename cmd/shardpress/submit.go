@@ -102,6 +102,14 @@ func (s *submission) run() error {
 	if err != nil {
 		return &usageError{fmt.Errorf("--audit %s: %w", s.audit, err)}
 	}
+	if s.maxWorkers < 0 {
+		return &usageError{fmt.Errorf("--max-workers %d: want 1 or more, or 0 for no bound", s.maxWorkers)}
+	}
+	switch s.priority {
+	case coordinator.PriorityLow, coordinator.PriorityNormal, coordinator.PriorityHigh:
+	default:
+		return &usageError{fmt.Errorf("--priority %s: want low, normal or high", s.priority)}
+	}
 	store, err := s.store.open(ctx)
 	if err != nil {
 		return err
@@ -130,6 +138,9 @@ func (s *submission) run() error {
 	case isS3(s.out):
 		if s.sub.Out, err = s.below("--out", s.out); err != nil {
 			return err
+		}
+		if err := s.sub.Check(); err != nil { // before a model is uploaded in vain
+			return &usageError{fmt.Errorf("--out %s: %w", s.out, err)}
 		}
 	case s.detach:
 		return &usageError{fmt.Errorf("--detach: --out must be in the store, such as %s/results/name: nobody would fetch the result to %s", strings.TrimSuffix(s.store.store, "/"), s.out)}

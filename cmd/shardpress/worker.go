@@ -120,6 +120,9 @@ func workerMemory(given string) (int64, error) {
 	if err != nil {
 		return 0, &usageError{fmt.Errorf("--memory %s: %w", given, err)}
 	}
+	if n < queue.SmallestMemory {
+		return 0, &usageError{fmt.Errorf("--memory %s: no task needs less than %s", given, formatBytes(queue.SmallestMemory))}
+	}
 	return n, nil
 }
 

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBadSubmission has a fleet's client say what is wrong with a command line
+// before it has uploaded anything.
+func TestBadSubmission(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	out := filepath.Join(f.dir, "out")
+	compress := func(more ...string) []string {
+		return append([]string{"compress", "--nats", f.nats, "--model", story, "--recipe", "w4a16-rtn"}, more...)
+	}
+	none := "01JD3YQ8V6S4Z0W3T1N5K7M9RA"
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"priority":     {compress("--out", out, "--priority", "urgent"), exitInvalid, "--priority urgent: want low, normal or high"},
+		"workers":      {compress("--out", out, "--max-workers", "-1"), exitInvalid, "--max-workers -1: want 1 or more"},
+		"the store's":  {compress("--out", f.store+"/tasks/mine"), exitInvalid, "--out " + f.store + "/tasks/mine"},
+		"store":        {compress("--out", out, "--store", "s3://No_Bucket/x"), exitInvalid, "no name of a bucket"},
+		"small worker": {[]string{"worker", "--memory", "1M"}, exitInvalid, "--memory 1M: no task needs less than 64.00 MiB"},
+		"logs":         {[]string{"logs", none}, exitFailed, "there is no such run"},
+		"cancel":       {[]string{"cancel", none}, exitFailed, "there is no such run"},
+		"status":       {[]string{"status", none}, exitFailed, "there is no such run"},
+		"broker":       {[]string{"broker", "--dir", filepath.Join(f.dir, "state"), "--listen", "127.0.0.1:0"}, exitFailed, "in use by another broker"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := f.call(tt.args...)
+			if code != tt.code || !strings.Contains(stderr, tt.want) {
+				t.Errorf("exit code %d, want %d and %q:\n%s%s", code, tt.code, tt.want, stdout, stderr)
+			}
+			if strings.Contains(stdout, "upload") {
+				t.Errorf("it was uploaded first:\n%s", stdout)
+			}
+		})
+	}
+}
