@@ -29,6 +29,8 @@ killed attempts left behind.
 Finished checkpoints stay as they are, also where they share bytes with the store;
 their room on the disk becomes free when they are removed too.
 
+Which store that is must be said: SHARDPRESS_STORE is not asked.
+
 Ages are by the store's own clock. A store that cannot be written has none to ask:
 there --dry-run takes the time of the last write for now.`,
 		Example: `  shardpress gc --store ./.shardpress --dry-run

@@ -110,6 +110,10 @@ func (l *lines) update(u coordinator.Update) {
 		fmt.Fprintf(l.w, "attempt at %s failed on worker %s: %s\n", l.plan.Units[u.Unit].File, u.Worker, u.Message)
 	case coordinator.UpdateRepair:
 		fmt.Fprintf(l.w, "making %s again: %s\n", l.plan.Units[u.Unit].File, u.Message)
+	case coordinator.UpdatePaused:
+		fmt.Fprintf(l.w, "paused until the store works again: %s\n", u.Message)
+	case coordinator.UpdateResumed:
+		fmt.Fprintln(l.w, "the store works again")
 	}
 }
 
@@ -155,7 +159,7 @@ func (b *bars) update(u coordinator.Update) {
 				decor.Name("left "), decor.AverageETA(decor.ET_STYLE_GO),
 			))
 		b.bar.SetTotal(b.plan.SourceBytes(), false)
-	case coordinator.UpdateFailed, coordinator.UpdateRepair:
+	case coordinator.UpdateFailed, coordinator.UpdateRepair, coordinator.UpdatePaused, coordinator.UpdateResumed:
 		above := b.lines
 		above.w = b.progress
 		above.update(u)

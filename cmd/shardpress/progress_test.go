@@ -26,6 +26,8 @@ func TestProgress(t *testing.T) {
 		{coordinator.Update{Kind: coordinator.UpdateProgress, Unit: 0, Bytes: 10}, 0, 110}, // the next attempt, never backwards
 		{coordinator.Update{Kind: coordinator.UpdatePlaced, Unit: 0}, 1, 150},
 		{coordinator.Update{Kind: coordinator.UpdateRepair, Unit: 0, Message: "gone"}, 0, 50},
+		{coordinator.Update{Kind: coordinator.UpdatePaused, Message: "full"}, 0, 50},
+		{coordinator.Update{Kind: coordinator.UpdateResumed}, 0, 50},
 		{coordinator.Update{Kind: coordinator.UpdatePlaced, Unit: 1}, 1, 50},
 		{coordinator.Update{Kind: coordinator.UpdatePlaced, Unit: 0}, 2, 150},
 		{coordinator.Update{Kind: coordinator.UpdateFinished}, 2, 150},
@@ -35,7 +37,7 @@ func TestProgress(t *testing.T) {
 			t.Errorf("after %+v: %d tasks, %d bytes, want %d and %d", step.u, l.done, l.total, step.done, step.total)
 		}
 	}
-	want := "run r: 2 tasks\nattempt at a failed on worker w: no\n[1/2] a\nmaking a again: gone\n[1/2] b\n[2/2] a\n"
+	want := "run r: 2 tasks\nattempt at a failed on worker w: no\n[1/2] a\nmaking a again: gone\npaused until the store works again: full\nthe store works again\n[1/2] b\n[2/2] a\n"
 	if out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}

@@ -35,6 +35,8 @@ type submitFlags struct {
 func (f *submitFlags) register(c *cobra.Command) {
 	f.store.registerS3(c)
 	f.nats.register(c)
+	// The variable alone makes no fleet's work of a command that could be this machine's.
+	c.Flags().Lookup("nats").Usage = "URL of the fleet's broker, such as nats://host:4222 or tls://host:4222; without it the work is done on this machine"
 	c.Flags().StringVar(&f.priority, "priority", coordinator.PriorityNormal, "on a fleet: share beside other runs: low, normal or high")
 	c.Flags().IntVar(&f.maxWorkers, "max-workers", 0, "on a fleet: tasks that are worked on at a time, at most (default no bound)")
 	c.Flags().StringVar(&f.audit, "audit", "0", "on a fleet: share of the tasks to run again on another worker, to compare the bytes, such as 1%")
