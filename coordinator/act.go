@@ -235,8 +235,12 @@ func (d *driver) wait(ctx context.Context, f task.Failure) {
 	d.tell(ctx, Update{Kind: UpdatePaused, Message: f.Message})
 	d.Log.Warn("run paused until the store works again", "reason", f.Message)
 	d.live.phase, d.live.reason = PhasePaused, f.Message
+	first := min(max(2*d.paused, retryStore), retryStoreAtMax)
+	d.paused = first
 	d.apart(func() func(context.Context) []Effect {
-		for t := retryStore; ; t = min(2*t, retryStoreAtMax) {
+		// What is probed with may fit where an output does not: the pauses grow until
+		// something was done in between.
+		for t := first; ; t = min(2*t, retryStoreAtMax) {
 			if !pause(ctx, t) {
 				return func(context.Context) []Effect { return nil }
 			}

@@ -192,6 +192,7 @@ func (d *driver) looked(ctx context.Context, id task.ID, r *task.Result, err err
 		return append(effects, d.state.Step(Missing{ID: id})...)
 	}
 	d.fresh[d.index[id]] = true
+	d.paused = 0
 	d.live.took(id, r)
 	d.tell(ctx, Update{Kind: UpdateDone, Unit: d.index[id], Task: id.Short(), Worker: r.Worker})
 	return effects

@@ -1,8 +1,11 @@
 package coordinator
 
 import (
+	"context"
 	"encoding/json"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shardpress/shardpress/internal/task"
@@ -93,7 +96,7 @@ func (d *driver) summarize(state string, err error, elapsed time.Duration) {
 		if res := d.finished(u.ID); res != nil {
 			t.State, t.Worker, t.Attempt, t.Elapsed = TaskReused, res.Worker, res.Attempt, seconds(res.Elapsed)
 			o.Reused++
-			if d.fresh[i] {
+			if d.fresh[i] || d.own[res.Attempt] {
 				t.State = TaskRun
 				o.Reused--
 				o.Executed++
@@ -111,6 +114,21 @@ func (d *driver) summarize(state string, err error, elapsed time.Duration) {
 		SourceBytes: d.Plan.SourceBytes(), ResultBytes: d.Plan.ResultBytes(), Elapsed: seconds(elapsed),
 	}
 	o.Record = r
+}
+
+// attempts finds the attempts of this run that an earlier coordinator of it saw end.
+func (d *driver) attempts(ctx context.Context) map[string]bool {
+	own := map[string]bool{}
+	for info, err := range d.Store.List(ctx, RunKey(d.outcome.Run, "attempts/")) {
+		if err != nil {
+			d.Log.Warn("attempts of the run not counted", "err", err)
+			break
+		}
+		if _, attempt, ok := strings.Cut(path.Base(info.Key), "-"); ok {
+			own[strings.TrimSuffix(attempt, ".json")] = true
+		}
+	}
+	return own
 }
 
 // finished is the result that a task has, nil if it has none yet.

@@ -124,6 +124,9 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 			state = StateInterrupted
 		}
 	}
+	if d.Resident {
+		d.own = d.attempts(context.WithoutCancel(ctx))
+	}
 	d.summarize(state, err, time.Since(begin))
 	// Here the record of the run is for people, and its fate does not hang on it. A
 	// resident run is over only with its record: nobody else would know.
@@ -150,6 +153,7 @@ type driver struct {
 	events  chan func(ctx context.Context) []Effect // what came of effects, to be done on the driver's goroutine
 	lane    chan struct{}
 	index   map[task.ID]int  // into Plan.Units
+	own     map[string]bool  // attempts of this run, whoever saw them
 	fresh   []bool           // by unit: finished in this run, by this process's own eyes
 	looking map[task.ID]bool // results that are being read
 	asked   []bool           // by unit: published by this process
@@ -157,6 +161,7 @@ type driver struct {
 	busy    int   // effects under way
 	live    *live // what workers are at
 
+	paused time.Duration // how long the last pause was at least; 0 since a task was done
 	check  *time.Timer   // when to reconcile
 	pause  time.Duration // before the next time
 	pinned time.Time     // when the pin was renewed, by this machine's clock

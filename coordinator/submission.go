@@ -256,7 +256,7 @@ func Runs(ctx context.Context, store objstore.Bucket) ([]string, error) {
 			return nil, fmt.Errorf("list runs: %w", err)
 		}
 		run, name, _ := strings.Cut(strings.TrimPrefix(info.Key, "runs/"), "/")
-		if name == submitName && task.ValidToken(run) {
+		if _, err := ulid.ParseStrict(run); err == nil && name == submitName {
 			runs = append(runs, run)
 		}
 	}
