@@ -65,7 +65,7 @@ func llama(vocab int64) []shard.TensorSpec {
 	return specs
 }
 
-func preset(t *testing.T, name string, set ...string) *recipe.Recipe {
+func preset(t testing.TB, name string, set ...string) *recipe.Recipe {
 	t.Helper()
 	r, err := recipe.Preset(name)
 	if err != nil {
