@@ -153,7 +153,7 @@ func (o *Output) Place(ctx context.Context, store objstore.Bucket, u *Unit, r *t
 		return lost("%s holds %d bytes, not %d", w.Key, info.Size, w.Size)
 	}
 	if !fresh || info.Version != w.Stored {
-		sum, err := digest(ctx, store, w.Key)
+		sum, err := objstore.Digest(ctx, store, w.Key)
 		if errors.Is(err, objstore.ErrNotExist) {
 			return lost("%s is gone from the store", w.Key)
 		}
@@ -309,7 +309,7 @@ func (o *Output) stillPlaced(ctx context.Context, u *Unit, r *task.Result) (Mani
 	same := err == nil && info.Size == f.written.Size
 	if same && info.Version != f.version {
 		// Another coordinator may have placed the same bytes again.
-		sum, err := digest(ctx, o.bucket, u.File)
+		sum, err := objstore.Digest(ctx, o.bucket, u.File)
 		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
 			return ManifestEntry{}, err
 		}
@@ -402,19 +402,6 @@ func readStats(ctx context.Context, store objstore.Bucket, r *task.Result) ([]op
 		return nil, fmt.Errorf("read %s: %w", w.Key, err)
 	}
 	return stats, nil
-}
-
-func digest(ctx context.Context, b objstore.Bucket, key string) (string, error) {
-	r, err := b.Get(ctx, key, 0, -1)
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
-		return "", fmt.Errorf("read %s: %w", key, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // ReadManifest reads the table of contents of a result.

@@ -2,11 +2,9 @@ package fleet
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -94,7 +92,7 @@ func (m *Mirror) fetch(ctx context.Context, name string) error {
 		return fmt.Errorf("fetch %s: %w", name, err)
 	}
 	if have, err := m.to.Stat(ctx, name); err == nil && have.Size == info.Size {
-		if sum, err := digest(ctx, m.to, name); err == nil && sum == m.expect(ctx, name) {
+		if sum, err := objstore.Digest(ctx, m.to, name); err == nil && sum == m.expect(ctx, name) {
 			m.note(name, sum)
 			return nil
 		}
@@ -116,19 +114,6 @@ func (m *Mirror) note(name, sum string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sums[name] = sum
-}
-
-func digest(ctx context.Context, b objstore.Bucket, name string) (string, error) {
-	r, err := b.Get(ctx, name, 0, -1)
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return "", fmt.Errorf("read %s: %w", name, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Stop ends the fetching of a result that will not be finished.
