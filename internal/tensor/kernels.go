@@ -5,10 +5,19 @@ import (
 	"fmt"
 )
 
-// Kernels is a choice of vector code. It has no state: it may be copied and
-// used by any number of goroutines. The zero value, like a nil pointer, is the
-// plain Go code.
-type Kernels struct{ isa isa }
+// Kernels is a choice of vector code. It may be copied and used by any number of
+// goroutines: all it keeps from call to call is memory for packed matrices, a few
+// MiB for each thread that multiplied at a time. The zero value, like a nil
+// pointer, is the plain Go code and keeps nothing.
+type Kernels struct {
+	isa  isa
+	lend *lenders
+}
+
+type lenders struct {
+	f32 lender[float32]
+	f64 lender[float64]
+}
 
 type isa uint8
 
@@ -40,8 +49,22 @@ func (k *Kernels) set() isa {
 	return k.isa
 }
 
+func (k *Kernels) lend32() *lender[float32] {
+	if k == nil || k.lend == nil {
+		return nil
+	}
+	return &k.lend.f32
+}
+
+func (k *Kernels) lend64() *lender[float64] {
+	if k == nil || k.lend == nil {
+		return nil
+	}
+	return &k.lend.f64
+}
+
 // Detect returns the fastest kernels this CPU runs.
-func Detect() *Kernels { return &Kernels{isa: best()} }
+func Detect() *Kernels { return &Kernels{isa: best(), lend: new(lenders)} }
 
 // ForName returns the kernels of a name, "" meaning the fastest. The error wraps
 // [ErrKernel].
@@ -50,7 +73,7 @@ func ForName(name string) (*Kernels, error) {
 		return Detect(), nil
 	}
 	for i := scalar; i <= avx512; i++ {
-		k := &Kernels{isa: i}
+		k := &Kernels{isa: i, lend: new(lenders)}
 		if k.Name() != name {
 			continue
 		}
