@@ -20,9 +20,14 @@
 //   - A method whose Layout says AllRows reads rows in Prepare that it is not encoding, so
 //     one task must be able to read the linear whole. Every other method may have its rows
 //     split over tasks, each with a Prepare of its own.
+//   - Rows that share an entry of a component (tiles) make Layout.RowUnit a multiple of Component.RowsPer, and panels start at
+//     multiples of it. A ragged component grows by what each row needs; its size in all is known before.
 //   - Output buffers belong to the caller's [Encoded]; an encoder keeps no state between
 //     panels, so several goroutines may share it.
 //   - NaN and infinite weights are refused with the linear, row and column.
+//
+// A scheme is a type of its own, in a file of its own, with a line in parsers; results carry it as JSON. A method that prunes or
+// factors is a [Chainer]: what it makes can be encoded by another method, which a recipe says with "then".
 //
 // # Other scopes
 //

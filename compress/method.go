@@ -21,6 +21,14 @@ type Method interface {
 	Prepare(ctx context.Context, group []Weights, o Options) ([]RowEncoder, error)
 }
 
+// Chainer is a method whose result another method can encode further, as weights without those it pruned, or as
+// factors.
+type Chainer interface {
+	Method
+	// Then returns the method that does both. It refuses, with ErrInvalid and the reason, what cannot be combined.
+	Then(next Method) (Method, error)
+}
+
 // RowEncoder encodes panels of one linear. Rows may be called in any order, and by several
 // goroutines at once if each has a dst of its own.
 type RowEncoder interface {
@@ -76,20 +84,36 @@ type Need struct {
 
 // Component is one named array of an encoded linear.
 type Component struct {
-	Name  string  `json:"name"`  // codes, scales, zeros
+	Name  string  `json:"name"`  // codes, scales, zeros; those of a nested scheme with a prefix, left.codes
 	DType string  `json:"dtype"` // safetensors name
-	Shape []int64 `json:"shape"` // the first dimension is rows, unless Whole
+	Shape []int64 `json:"shape"` // the first dimension is rows, unless Whole or Ragged
+	// RowsPer is how many rows share an entry of the first dimension, which then counts ceil(rows/RowsPer); 0 means 1. It
+	// divides Layout.RowUnit.
+	RowsPer int64 `json:"rows_per,omitempty"`
 	// Whole marks an array that belongs to the linear at large, such as the scale of a tensor.
 	// Every Encoded carries it in full, so that each can be decoded on its own.
 	Whole bool `json:"whole,omitempty"`
+	// Ragged marks an array of one dimension to which each row adds as many elements as its weights ask for, such as the values that
+	// a mask keeps. Its size in all is known beforehand, that of a panel is len(Encoded.Data[i]).
+	Ragged bool `json:"ragged,omitempty"`
 }
 
-// RowBytes is the size of the component's part of one row; 0 for a whole component.
+// RowBytes is the size of the component's part of one row, or of RowsPer rows; 0 for one that is whole or ragged.
 func (c Component) RowBytes() int64 {
-	if c.Whole || len(c.Shape) == 0 {
+	if c.Whole || c.Ragged || len(c.Shape) == 0 {
 		return 0
 	}
 	return c.bytes(c.Shape[1:])
+}
+
+// PanelBytes is the size of the component's part of a panel of rows rows, which begins at a multiple of RowsPer. That of a whole
+// component is all of it, that of a ragged one is not known.
+func (c Component) PanelBytes(rows int64) int64 {
+	if c.Whole {
+		return c.Bytes()
+	}
+	per := max(c.RowsPer, 1)
+	return (rows + per - 1) / per * c.RowBytes()
 }
 
 // Bytes is the size of the component of the whole linear.
@@ -113,6 +137,7 @@ type Layout struct {
 	Components []Component // in the order of Encoded.Data
 	Share      Sharing
 	AllRows    bool  // Prepare reads every row: rows cannot be split over tasks
+	Seeded     bool  // Options.Seed is used
 	RowUnit    int64 // panels start at a multiple of it (tiles of rows that share a scale); at least 1
 	Scratch    int64 // bytes of memory beyond the panel and the components
 	Needs      []Need
@@ -141,18 +166,21 @@ type Encoded struct {
 }
 
 // Resize makes room for the rows of p; methods call it first. Contents are undefined after
-// it, and whole components are nil: a method points them to its own memory.
+// it; ragged components are empty, and whole ones nil: a method points them to its own memory.
 func (e *Encoded) Resize(l Layout, p Panel) {
 	e.Row, e.Rows = p.Row, p.Rows
 	if len(e.Data) != len(l.Components) {
 		e.Data = make([][]byte, len(l.Components))
 	}
 	for i, c := range l.Components {
-		if c.Whole {
+		switch {
+		case c.Whole:
 			e.Data[i] = nil
-			continue
+		case c.Ragged:
+			e.Data[i] = e.Data[i][:0]
+		default:
+			e.Data[i] = grow(e.Data[i], int(c.PanelBytes(int64(p.Rows))))
 		}
-		e.Data[i] = grow(e.Data[i], int(c.RowBytes())*p.Rows)
 	}
 	e.Error = grow(e.Error, p.Rows)
 	e.Power = grow(e.Power, p.Rows)

@@ -1,138 +1,127 @@
 package compress
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
-
-	"github.com/shardpress/shardpress/internal/tensor"
+	"io"
 )
-
-// KindInt is the scheme of integer codes on an even grid.
-const KindInt = "int"
 
 // Strategies: what shares a scale.
 const (
 	StrategyTensor  = "tensor"
 	StrategyChannel = "channel" // an output row
 	StrategyGroup   = "group"   // a run of columns of a row
+	StrategyBlock   = "block"   // a tile of rows and columns
 )
 
-// Components of KindInt.
+// Components that several schemes have. Formats find them by name.
 const (
 	ComponentCodes  = "codes"
 	ComponentScales = "scales"
 	ComponentZeros  = "zeros"
+	ComponentGlobal = "global" // the scale of all scales
 )
 
-// Scheme says how codes decode: w ≈ scale · (code − zeroPoint).
-//
-// The components of KindInt, for codes of b bits, are
-//
-//	codes   U8 [rows, 4·ceil(cols·b/32)]  q + 2^(b-1), each row one bit stream, lowest bit first, padded to 32-bit words
-//	scales  ScaleDType [rows, cols/Group]; [1], whole, per tensor
-//	zeros   U8 like scales: zero point + 2^(b-1), one byte each; only if not Symmetric
-//
-// with q and zero points in [-2^(b-1), 2^(b-1)-1], as compressed-tensors packs them.
-type Scheme struct {
-	Kind       string `json:"kind"`
-	Bits       int    `json:"bits"`
-	Symmetric  bool   `json:"symmetric"`
-	Strategy   string `json:"strategy"`
-	Group      int64  `json:"group"` // columns that share a scale: all of them for channel and tensor
-	ScaleDType string `json:"scale_dtype"`
+// Scheme says what the components of an encoded linear mean: the one definition of its decoded weights. It is plain data with
+// JSON tags, so that a result can carry it; [MarshalScheme] and [ParseScheme] write and read it.
+type Scheme interface {
+	// Kind names the scheme: "int", "float".
+	Kind() string
+	// CodeBits is the nominal size of a weight's code for reports: 4 for int4. What all components come to is Layout.Bytes.
+	CodeBits() int
+	// Validate refuses, with ErrInvalid, a scheme that nothing can decode for a linear of rows × cols. Schemes may come from files:
+	// after it, Components and Decode are safe.
+	Validate(rows, cols int64) error
+	// Components lists what a linear of rows × cols becomes, in the order of Encoded.Data. The scheme has to be valid.
+	Components(rows, cols int64) []Component
+	// Decode writes the rows of e as rows × cols float32, row-major. It checks sizes and codes, as they may come from a file.
+	Decode(dst []float32, cols int, e *Encoded) error
 }
 
-// Validate refuses a scheme that nothing can decode, for a linear of cols columns.
-func (s Scheme) Validate(cols int64) error {
-	switch {
-	case s.Kind != KindInt:
-		return Invalidf("decode scheme: kind %q is not known", s.Kind)
-	case s.Bits < 2 || s.Bits > 8:
-		return Invalidf("decode scheme: %d bits, not 2 to 8", s.Bits)
-	case cols < 1 || s.Group < 1 || cols%s.Group != 0:
-		return Invalidf("decode scheme: groups of %d do not divide %d columns", s.Group, cols)
-	}
-	switch s.Strategy {
-	case StrategyGroup:
-	case StrategyChannel, StrategyTensor:
-		if s.Group != cols {
-			return Invalidf("decode scheme: strategy %s with groups of %d in %d columns", s.Strategy, s.Group, cols)
-		}
-	default:
-		return Invalidf("decode scheme: strategy %q is not known", s.Strategy)
-	}
-	_, err := s.scaleDType()
-	return err
+// RaggedScheme is a scheme with ragged components. Readers ask it how much of one belongs to a panel.
+type RaggedScheme interface {
+	Scheme
+	// RaggedBytes is the size of the rows' part of component i, as the other components of e say.
+	RaggedBytes(i, cols int, e *Encoded) (int64, error)
 }
 
-func (s Scheme) scaleDType() (tensor.DType, error) {
-	d, err := tensor.ParseDType(s.ScaleDType)
+// parsers lists every kind of scheme.
+func parsers() map[string]func(json.RawMessage) (Scheme, error) {
+	return map[string]func(json.RawMessage) (Scheme, error){
+		KindInt: strict[Int],
+	}
+}
+
+// MarshalScheme writes a scheme as JSON with its kind as the first member.
+func MarshalScheme(s Scheme) (json.RawMessage, error) {
+	body, err := json.Marshal(s)
 	if err != nil {
-		return 0, Invalidf("decode scheme: %w", err)
+		return nil, fmt.Errorf("write scheme: %w", err)
 	}
-	if d != tensor.F32 && d != tensor.F16 && d != tensor.BF16 {
-		return 0, Invalidf("decode scheme: scales are %s, not F32, F16 or BF16", s.ScaleDType)
+	out := fmt.Appendf(nil, `{"kind":%q`, s.Kind())
+	if len(body) > 2 { // more than {}
+		out = append(out, ',')
 	}
-	return d, nil
+	return append(out, body[1:]...), nil
 }
 
-// Components lists what a linear of rows × cols becomes, in the order of Encoded.Data. The scheme has to be valid.
-func (s Scheme) Components(rows, cols int64) []Component {
-	shared := []int64{rows, cols / s.Group}
-	whole := s.Strategy == StrategyTensor
-	if whole {
-		shared = []int64{1}
+// ParseScheme reads what MarshalScheme wrote. Unknown kinds and members are refused.
+func ParseScheme(raw json.RawMessage) (Scheme, error) {
+	var head struct {
+		Kind string `json:"kind"`
 	}
-	out := []Component{
-		{Name: ComponentCodes, DType: "U8", Shape: []int64{rows, int64(tensor.PackedRowBytes(int(cols), s.Bits))}},
-		{Name: ComponentScales, DType: s.ScaleDType, Shape: shared, Whole: whole},
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, Invalidf("read scheme: %w", err)
 	}
-	if !s.Symmetric {
-		out = append(out, Component{Name: ComponentZeros, DType: "U8", Shape: shared, Whole: whole})
+	parse, ok := parsers()[head.Kind]
+	if !ok {
+		return nil, Invalidf("read scheme: kind %.40q is not known", head.Kind)
 	}
-	return out
+	return parse(raw)
 }
 
-// Decode writes the rows of e as rows × cols float32: what the codes mean. Each weight is
-// the integer code − zeroPoint, exact, times the scale, rounded once. It checks sizes and zero points, as
-// the components may come from a file.
-func (s Scheme) Decode(dst []float32, cols int, e *Encoded) error {
-	if err := s.Validate(int64(cols)); err != nil {
+// strict reads a scheme's members, of which kind is one.
+func strict[S Scheme](raw json.RawMessage) (Scheme, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return nil, Invalidf("read scheme: %w", err)
+	}
+	delete(members, "kind")
+	rest, err := json.Marshal(members)
+	if err != nil {
+		return nil, fmt.Errorf("read scheme: %w", err)
+	}
+	var s S
+	dec := json.NewDecoder(bytes.NewReader(rest))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return nil, Invalidf("read scheme: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, Invalidf("read scheme: more than one JSON value")
+	}
+	return s, nil
+}
+
+// CheckDecode is what every Decode begins with: that the scheme is valid, that dst has room, and that the components of e hold
+// what its rows need. Ragged components are left to the scheme.
+func CheckDecode(s Scheme, dst []float32, cols int, e *Encoded) error {
+	if err := s.Validate(int64(max(e.Rows, 1)), int64(cols)); err != nil {
 		return err
 	}
-	d, err := s.scaleDType()
-	if err != nil {
-		return err
-	}
-	parts := s.Components(int64(e.Rows), int64(cols))
 	if e.Rows < 0 || len(dst)/cols < e.Rows {
 		return fmt.Errorf("decode %d rows of %d: room for %d weights", e.Rows, cols, len(dst))
 	}
+	parts := s.Components(int64(e.Rows), int64(cols))
 	if len(e.Data) != len(parts) {
 		return Invalidf("decode %d rows of %d: %d components, not %d", e.Rows, cols, len(e.Data), len(parts))
 	}
 	for i, c := range parts {
-		if int64(len(e.Data[i])) != c.Bytes() {
-			return Invalidf("decode %d rows of %d: %s hold %d bytes, not %d", e.Rows, cols, c.Name, len(e.Data[i]), c.Bytes())
+		if want := c.PanelBytes(int64(e.Rows)); !c.Ragged && int64(len(e.Data[i])) != want {
+			return Invalidf("decode %d rows of %d: %s hold %d bytes, not %d", e.Rows, cols, c.Name, len(e.Data[i]), want)
 		}
-	}
-	var zeros []byte
-	if !s.Symmetric {
-		zeros = e.Data[2]
-		for i, z := range zeros {
-			if int(z)>>s.Bits != 0 {
-				return Invalidf("decode %d rows of %d: zero point %d of group %d does not fit %d bits", e.Rows, cols, z, i, s.Bits)
-			}
-		}
-	}
-	if s.Strategy != StrategyTensor {
-		tensor.DecodeGroups(dst, e.Data[0], e.Data[1], zeros, e.Rows, cols, int(s.Group), s.Bits, d)
-		return nil
-	}
-	// Rows of a tensor share one scale, which DecodeGroups wants a row at a time.
-	codes := e.Data[0]
-	for row := range e.Rows {
-		n := len(codes) / e.Rows
-		tensor.DecodeGroups(dst[row*cols:], codes[row*n:], e.Data[1], zeros, 1, cols, cols, s.Bits, d)
 	}
 	return nil
 }

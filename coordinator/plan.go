@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -95,6 +97,7 @@ type planner struct {
 
 	byTensor map[string][]int          // linears of a tensor, in order
 	chosen   map[int]*recipe.Selection // what is done to a linear, by index
+	peers    map[int][]int             // linears that are prepared with a linear, itself among them
 	packed   []shard.QuantizedLinear   // for the result's config.json
 }
 
@@ -125,14 +128,52 @@ func (pl *planner) choose() error {
 		if _, err := sel.Method.Layout(all[i]); err != nil {
 			return err
 		}
-		if m.Linears[i].Transposed && pl.plan.Format != operation.FormatDense && m.Linears[i].Expert < 0 {
+		if m.Linears[i].Transposed && sel.Format != operation.FormatDense && m.Linears[i].Expert < 0 {
 			return fmt.Errorf("linear %s: format %s: %w: engines have no packed form of weights that are stored transposed; choose --set output.format=dense",
-				all[i].Name, pl.plan.Format, compress.ErrInvalid)
+				all[i].Name, sel.Format, compress.ErrInvalid)
 		}
 		pl.chosen[i] = &sel
 	}
 	if len(pl.chosen) == 0 {
 		return fmt.Errorf("plan: %w: the recipe selects none of the checkpoint's %d linears", compress.ErrInvalid, len(all))
+	}
+	return pl.share()
+}
+
+// share finds the linears that are prepared together: those that engines fuse, where the method of all of them says so. One that
+// is treated otherwise shares nothing.
+func (pl *planner) share() error {
+	m := pl.plan.Manifest
+	pl.peers = map[int][]int{}
+	for _, group := range shard.FusedGroups(m) {
+		var with []int
+		for _, i := range group {
+			sel := pl.chosen[i]
+			if sel == nil {
+				continue
+			}
+			al, err := operation.AsLinear(m, m.Linears[i])
+			if err != nil {
+				return err
+			}
+			layout, err := sel.Method.Layout(al)
+			if err != nil {
+				return err
+			}
+			first := sel
+			if len(with) > 0 {
+				first = pl.chosen[with[0]]
+			}
+			if layout.Share == compress.ShareFused && sel.Step == first.Step {
+				with = append(with, i)
+			}
+		}
+		if len(with) < 2 {
+			continue
+		}
+		for _, i := range with {
+			pl.peers[i] = with
+		}
 	}
 	return nil
 }
@@ -209,22 +250,26 @@ func (pl *planner) cut() error {
 func (pl *planner) pieces(t shard.Tensor) ([]piece, error) {
 	m := pl.plan.Manifest
 	views := pl.byTensor[t.Name]
-	selected := 0
+	selected, dense := 0, false
 	for _, i := range views {
-		if pl.chosen[i] != nil {
+		if sel := pl.chosen[i]; sel != nil {
 			selected++
+			dense = dense || sel.Format == operation.FormatDense
 		}
 	}
 	scaled := len(views) > 0 && m.Linears[views[0]].Scale != ""
 	switch {
 	case selected == 0 && !scaled:
 		return []piece{{item: operation.Item{Copy: t.Name}, tensors: []string{t.Name}, source: t.Length}}, nil
-	case pl.plan.Format == operation.FormatDense && !scaled && !pl.whole(t, views):
+	case dense && !scaled && !pl.whole(t, views) && pl.allDense(views):
 		pc := piece{item: operation.Item{Rebuild: t.Name}, tensors: []string{t.Name}, source: t.Length}
 		for _, i := range views {
 			if sel := pl.chosen[i]; sel != nil {
-				pc.linears = append(pc.linears, i)
-				pc.item.Encode = append(pc.item.Encode, pl.encodeLinear(len(pc.linears)-1, sel))
+				e, err := pl.encodeLinear(&pc, i, sel)
+				if err != nil {
+					return nil, err
+				}
+				pc.item.Encode = append(pc.item.Encode, e)
 			}
 		}
 		return []piece{pc}, nil
@@ -232,32 +277,62 @@ func (pl *planner) pieces(t shard.Tensor) ([]piece, error) {
 	var pieces []piece
 	for _, i := range views {
 		l := m.Linears[i]
-		pc := piece{tensors: []string{t.Name}, linears: []int{i}, source: t.Length / int64(len(views))}
+		pc := piece{tensors: []string{t.Name}, source: t.Length / int64(len(views))}
 		if l.Scale != "" {
 			pc.tensors = append(pc.tensors, l.Scale)
 		}
 		if sel := pl.chosen[i]; sel != nil {
-			pc.item.Encode = []operation.EncodeLinear{pl.encodeLinear(0, sel)}
-			al, err := operation.AsLinear(m, l)
+			e, err := pl.encodeLinear(&pc, i, sel)
 			if err != nil {
 				return nil, err
 			}
-			lay, err := sel.Method.Layout(al)
-			if err != nil {
-				return nil, err
+			pc.item.Encode = []operation.EncodeLinear{e}
+			if sel.Format != operation.FormatDense {
+				if err := pl.pack(i, sel); err != nil {
+					return nil, err
+				}
 			}
-			q := operation.Quantized(operation.EncodedLayout{Linear: l, Layout: lay})
-			if q.Scheme.Activations, err = activations(l, sel); err != nil {
-				return nil, err
-			}
-			pl.packed = append(pl.packed, q)
 		} else {
+			pc.linears = []int{i}
 			zero := 0
 			pc.item.Cast = &zero
 		}
 		pieces = append(pieces, pc)
 	}
 	return pieces, nil
+}
+
+// allDense tells a tensor whose linears are all decoded into their places from one that has to be split.
+func (pl *planner) allDense(views []int) bool {
+	for _, i := range views {
+		if sel := pl.chosen[i]; sel != nil && sel.Format != operation.FormatDense {
+			return false
+		}
+	}
+	return true
+}
+
+// pack notes a linear for the result's config.json.
+func (pl *planner) pack(i int, sel *recipe.Selection) error {
+	m := pl.plan.Manifest
+	l := m.Linears[i]
+	al, err := operation.AsLinear(m, l)
+	if err != nil {
+		return err
+	}
+	lay, err := sel.Method.Layout(al)
+	if err != nil {
+		return err
+	}
+	q, err := operation.Quantized(operation.EncodedLayout{Linear: l, Layout: lay, Format: sel.Format})
+	if err != nil {
+		return err
+	}
+	if q.Scheme.Activations, err = activations(l, sel); err != nil {
+		return err
+	}
+	pl.packed = append(pl.packed, q)
+	return nil
 }
 
 // whole reports whether a tensor is one linear as it stands.
@@ -269,10 +344,52 @@ func (pl *planner) whole(t shard.Tensor, views []int) bool {
 	return !l.Transposed && l.Expert < 0 && l.Row == 0 && len(t.Shape) == 2 && l.Rows == t.Shape[0] && l.Cols == t.Shape[1]
 }
 
-func (pl *planner) encodeLinear(index int, sel *recipe.Selection) operation.EncodeLinear {
-	return operation.EncodeLinear{
-		Linear: index, Method: sel.Method.Name(), At: sel.Method.Version(), Params: sel.Params, Format: pl.plan.Format,
+// encodeLinear says how linear i is encoded, and adds to pc what is read for it.
+func (pl *planner) encodeLinear(pc *piece, i int, sel *recipe.Selection) (operation.EncodeLinear, error) {
+	m := pl.plan.Manifest
+	e := operation.EncodeLinear{
+		Linear: pc.add(i), Method: sel.First.Name(), At: sel.First.Version(), Params: sel.Params, Format: sel.Format,
 	}
+	if sel.Then != nil {
+		e.Then = &operation.NextMethod{Method: sel.Then.Name(), At: sel.Then.Version(), Params: sel.ThenParams}
+	}
+	for _, peer := range pl.peers[i] {
+		e.Share = append(e.Share, pc.add(peer))
+		l := m.Linears[peer]
+		for _, name := range []string{l.Tensor, l.Scale} {
+			if name != "" && !slices.Contains(pc.tensors, name) {
+				pc.tensors = append(pc.tensors, name)
+			}
+		}
+	}
+	al, err := operation.AsLinear(m, m.Linears[i])
+	if err != nil {
+		return e, err
+	}
+	layout, err := sel.Method.Layout(al)
+	if err != nil {
+		return e, err
+	}
+	if layout.Seeded {
+		e.Seed = seedFor(pl.plan.Recipe.Seed, sel.First.Name(), al.Name)
+	}
+	return e, nil
+}
+
+// add notes that the piece reads linear i, and gives its place among those the piece reads.
+func (pc *piece) add(i int) int {
+	at := slices.Index(pc.linears, i)
+	if at < 0 {
+		at = len(pc.linears)
+		pc.linears = append(pc.linears, i)
+	}
+	return at
+}
+
+// seedFor derives a linear's seed: neither row splits nor unrelated parameters change it.
+func seedFor(seed uint64, purpose, name string) uint64 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "shardpress seed\x00%d\x00%s\x00%s", seed, purpose, name))
+	return binary.LittleEndian.Uint64(sum[:])
 }
 
 // add makes a unit of pieces: a spec that names only what it reads, with indices
@@ -311,6 +428,10 @@ func (pl *planner) add(pieces []piece) error {
 		item.Encode = slices.Clone(item.Encode)
 		for k := range item.Encode {
 			item.Encode[k].Linear += base
+			item.Encode[k].Share = slices.Clone(item.Encode[k].Share)
+			for n := range item.Encode[k].Share {
+				item.Encode[k].Share[n] += base
+			}
 		}
 		if item.Cast != nil {
 			at := *item.Cast + base
@@ -368,9 +489,13 @@ func (pl *planner) finish() error {
 		}
 	}
 	var quantization json.RawMessage
-	if p.Format != operation.FormatDense {
-		var err error
-		if quantization, err = shard.QuantizationConfig(p.Manifest, shard.Format(p.Format), pl.packed); err != nil {
+	if len(pl.packed) > 0 {
+		f, err := shard.ResultFormat(pl.packed)
+		if err != nil {
+			return err
+		}
+		p.Format = string(f)
+		if quantization, err = shard.QuantizationConfig(p.Manifest, pl.packed); err != nil {
 			return err
 		}
 	}
@@ -381,14 +506,26 @@ func (pl *planner) finish() error {
 
 // activations is what the engine is to do with a linear's inputs.
 func activations(l shard.Linear, sel *recipe.Selection) (shard.Activations, error) {
-	switch a := sel.Activations; {
-	case a == nil:
+	a := sel.Activations
+	if a == nil {
 		return shard.ActivationsKept, nil
-	case a.Bits == 8:
-		return shard.ActivationsInt8Token, nil
-	default:
-		return "", fmt.Errorf("linear %s: activations of %d bits: %w: engines run 8", l.Name, a.Bits, compress.ErrInvalid)
 	}
+	known := map[recipe.Activations]shard.Activations{
+		{Bits: 8, Type: "int", Dynamic: "token"}:               shard.ActivationsInt8Token,
+		{Bits: 8, Type: "float", Dynamic: "token"}:             shard.ActivationsFP8Token,
+		{Bits: 8, Type: "float", Dynamic: "group", Group: 128}: shard.ActivationsFP8Group,
+		{Bits: 8, Type: "float", Dynamic: "group", Group: 32}:  shard.ActivationsMXFP8Group,
+		{Bits: 4, Type: "float", Dynamic: "group", Group: 32}:  shard.ActivationsMXFP4Group,
+	}
+	key := *a
+	if key.Type == "" {
+		key.Type = "int"
+	}
+	if found, ok := known[key]; ok {
+		return found, nil
+	}
+	return "", fmt.Errorf("linear %s: activations of %d bits, type %s, by %s: %w: engines run int 8 and float 8 by token, float 8 by groups of 128 and 32, float 4 by groups of 32",
+		l.Name, a.Bits, key.Type, a.Dynamic, compress.ErrInvalid)
 }
 
 // fileName is the name of a weight file, as loaders expect it.

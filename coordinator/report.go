@@ -91,7 +91,7 @@ func newUnitReport(l *operation.Layout) unitReport {
 			u.encodedWeights += n
 			u.linears = append(u.linears, ReportLinear{
 				Name: x.Linear.Name, Rows: x.Linear.Rows, Cols: x.Linear.Cols,
-				Method: fmt.Sprintf("%s@%d", x.Method.Name(), x.Method.Version()), Bits: x.Layout.Scheme.Bits,
+				Method: fmt.Sprintf("%s@%d", x.Method.Name(), x.Method.Version()), Bits: x.Layout.Scheme.CodeBits(),
 				BitsPerWeight: round(float64(own) / float64(n)),
 			})
 		}

@@ -7,56 +7,55 @@ import (
 	"github.com/shardpress/shardpress/internal/tensor"
 )
 
-// Format says how the linears of a result are stored.
-type Format string
-
-// Output formats. The first two are those of compressed-tensors (reference: formats.md, section 2).
-const (
-	FormatPackQuantized Format = "pack-quantized" // codes packed into 32-bit words
-	FormatIntQuantized  Format = "int-quantized"  // one signed byte for each code
-	FormatDense         Format = "dense"          // weights decoded to floats: loads everywhere
-)
-
 // Strategies: what shares a scale.
 const (
 	StrategyTensor  = "tensor"
 	StrategyChannel = "channel" // a row
 	StrategyGroup   = "group"   // Group columns of a row
+	StrategyBlock   = "block"   // a tile of Block rows and columns
 )
 
-// Scheme says how the codes of a linear decode: weight = scale × (code − zero point). Codes and zero points are integers from
-// −2^(Bits−1) to 2^(Bits−1)−1.
+// Scheme says how the codes of a linear decode. For KindInt weight = scale × (code − zero point), with codes and zero points integers
+// from −2^(Bits−1) to 2^(Bits−1)−1. It is what engines and people are told; kinds of schemes that no engine knows have
+// their names only.
 type Scheme struct {
+	Kind       string
 	Bits       int
 	Symmetric  bool // all zero points are 0
 	Strategy   string
-	Group      int64 // columns that share a scale; not looked at unless Strategy is group
+	Group      int64    // columns that share a scale; not looked at unless Strategy is group
+	Block      [2]int64 // rows and columns that share a scale, with strategy block
 	ScaleDType DType
+	Element    DType // of floats
 	// Activations has no part in decoding: it tells engines what to do with the inputs.
 	Activations Activations
 }
 
 // String names the scheme for people.
 func (s Scheme) String() string {
-	text := fmt.Sprintf("int%d %s", s.Bits, s.Strategy)
-	if s.Strategy == StrategyGroup {
-		text += fmt.Sprintf(" %d", s.Group)
+	text := fmt.Sprintf("%s%d", s.Kind, s.Bits)
+	if s.Kind != KindInt && s.Kind != KindFloat {
+		text = s.Kind
 	}
-	if !s.Symmetric {
+	if s.Strategy != "" {
+		text += " " + s.Strategy
+	}
+	switch s.Strategy {
+	case StrategyGroup:
+		text += fmt.Sprintf(" %d", s.Group)
+	case StrategyBlock:
+		text += fmt.Sprintf(" %d × %d", s.Block[0], s.Block[1])
+	}
+	if s.Kind == KindInt && !s.Symmetric {
 		text += " asymmetric"
 	}
-	text += ", scales " + string(s.ScaleDType)
+	if s.ScaleDType != "" {
+		text += ", scales " + string(s.ScaleDType)
+	}
 	if s.Activations != ActivationsKept {
 		text += ", activations " + string(s.Activations)
 	}
 	return text
-}
-
-// QuantizedLinear is a linear that a run quantizes.
-type QuantizedLinear struct {
-	Name       string
-	Rows, Cols int64
-	Scheme     Scheme
 }
 
 // groups returns the scales of one row.
@@ -67,17 +66,11 @@ func (q QuantizedLinear) groups() int64 {
 	return 1
 }
 
-// Check refuses what the format cannot hold.
-func (q QuantizedLinear) Check(f Format) error {
-	s := q.Scheme
-	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("store linear %q as %s: %s: %w", q.Name, f, fmt.Sprintf(format, args...), ErrUnsupported)
-	}
-	if f != FormatPackQuantized && f != FormatIntQuantized {
-		return refuse("this format has no codes; choose %s or %s", FormatPackQuantized, FormatIntQuantized)
-	}
-	if q.Rows < 1 || q.Cols < 1 || q.Rows > 1<<40 || q.Cols > 1<<40 {
-		return refuse("%d rows of %d columns", q.Rows, q.Cols)
+// checkInt refuses integer codes that the format cannot hold.
+func (q QuantizedLinear) checkInt() error {
+	s, f, refuse := q.Scheme, q.Format, q.refuse
+	if s.Kind != KindInt {
+		return refuse("it holds integer codes, not a scheme of kind %s", s.Kind)
 	}
 	if s.Bits < 2 || s.Bits > 8 {
 		return refuse("%d bits; choose 2 to 8", s.Bits)
@@ -107,40 +100,20 @@ func (q QuantizedLinear) Check(f Format) error {
 	return nil
 }
 
-// Part says which array of an encoded linear a stored tensor is made of.
-type Part string
-
-// Parts.
-const (
-	PartCodes  Part = "codes"  // rows of offset-binary codes, packed LSB first into 32-bit words
-	PartScales Part = "scales" // rows × groups
-	PartZeros  Part = "zeros"  // rows × groups, an offset-binary byte each
-	PartShape  Part = "shape"  // follows from the linear
-)
-
-// ModuleTensor is one of the tensors that stand for a linear in a result.
-type ModuleTensor struct {
-	TensorSpec
-	Part Part
-}
-
-// Tensors lists what takes the place of a linear's weight (formats.md 2.2). Offset-binary codes and float scales go into
+// intTensors lists the tensors of integer codes (formats.md 2.2). Offset-binary codes and float scales go into
 // weight_packed and weight_scale byte for byte; CodesToInt8, ZerosToInt8 and PackZeros make the others.
-func (q QuantizedLinear) Tensors(f Format) ([]ModuleTensor, error) {
-	if err := q.Check(f); err != nil {
-		return nil, err
-	}
+func (q QuantizedLinear) intTensors() []ModuleTensor {
 	scaleShape := []int64{q.Rows, q.groups()}
 	if q.Scheme.Strategy == StrategyTensor {
 		scaleShape = []int64{1}
 	}
 	out := []ModuleTensor{{TensorSpec{q.Name + ".weight_scale", q.Scheme.ScaleDType, scaleShape}, PartScales}}
-	if f == FormatIntQuantized {
+	if q.Format == FormatIntQuantized {
 		out = append(out, ModuleTensor{TensorSpec{q.Name + ".weight", I8, []int64{q.Rows, q.Cols}}, PartCodes})
 		if !q.Scheme.Symmetric {
 			out = append(out, ModuleTensor{TensorSpec{q.Name + ".weight_zero_point", I8, scaleShape}, PartZeros})
 		}
-		return out, nil
+		return out
 	}
 	bits := int64(q.Scheme.Bits)
 	out = append(out,
@@ -149,7 +122,7 @@ func (q QuantizedLinear) Tensors(f Format) ([]ModuleTensor, error) {
 	if !q.Scheme.Symmetric {
 		out = append(out, ModuleTensor{TensorSpec{q.Name + ".weight_zero_point", I32, []int64{ceilDiv(q.Rows*bits, 32), q.groups()}}, PartZeros})
 	}
-	return out, nil
+	return out
 }
 
 // ShapeData returns the bytes of weight_shape.

@@ -14,7 +14,7 @@ import (
 )
 
 func int4(group int64) Scheme {
-	return Scheme{Bits: 4, Symmetric: true, Strategy: StrategyGroup, Group: group, ScaleDType: BF16}
+	return Scheme{Kind: KindInt, Bits: 4, Symmetric: true, Strategy: StrategyGroup, Group: group, ScaleDType: BF16}
 }
 
 func TestQuantizedLinearTensors(t *testing.T) {
@@ -26,30 +26,31 @@ func TestQuantizedLinearTensors(t *testing.T) {
 		want   []string
 		err    string // part of the error
 	}{
-		{"int4 groups", QuantizedLinear{"m", 64, 256, int4(128)}, FormatPackQuantized,
+		{"int4 groups", QuantizedLinear{Name: "m", Rows: 64, Cols: 256, Scheme: int4(128)}, FormatPackQuantized,
 			[]string{"m.weight_scale BF16 [64 2] scales", "m.weight_packed I32 [64 32] codes", "m.weight_shape I64 [2] shape"}, ""},
-		{"int3 channels, odd sizes, asymmetric", QuantizedLinear{"m", 21, 43, Scheme{Bits: 3, Symmetric: false, Strategy: StrategyChannel, Group: 43, ScaleDType: F16}}, FormatPackQuantized,
+		{"int3 channels, odd sizes, asymmetric", QuantizedLinear{Name: "m", Rows: 21, Cols: 43, Scheme: Scheme{Kind: KindInt, Bits: 3, Symmetric: false, Strategy: StrategyChannel, Group: 43, ScaleDType: F16}}, FormatPackQuantized,
 			[]string{"m.weight_scale F16 [21 1] scales", "m.weight_packed I32 [21 5] codes", "m.weight_shape I64 [2] shape",
 				"m.weight_zero_point I32 [2 1] zeros"}, ""},
-		{"int8 tensor", QuantizedLinear{"m", 8, 16, Scheme{Bits: 8, Symmetric: true, Strategy: StrategyTensor, Group: 16, ScaleDType: F32}}, FormatPackQuantized,
+		{"int8 tensor", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 8, Symmetric: true, Strategy: StrategyTensor, Group: 16, ScaleDType: F32}}, FormatPackQuantized,
 			[]string{"m.weight_scale F32 [1] scales", "m.weight_packed I32 [8 4] codes", "m.weight_shape I64 [2] shape"}, ""},
-		{"int8 bytes", QuantizedLinear{"m", 8, 16, Scheme{Bits: 8, Symmetric: true, Strategy: StrategyChannel, Group: 16, ScaleDType: BF16}}, FormatIntQuantized,
+		{"int8 bytes", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 8, Symmetric: true, Strategy: StrategyChannel, Group: 16, ScaleDType: BF16}}, FormatIntQuantized,
 			[]string{"m.weight_scale BF16 [8 1] scales", "m.weight I8 [8 16] codes"}, ""},
-		{"int8 bytes, asymmetric", QuantizedLinear{"m", 8, 16, Scheme{Bits: 8, Symmetric: false, Strategy: StrategyTensor, Group: 16, ScaleDType: BF16}}, FormatIntQuantized,
+		{"int8 bytes, asymmetric", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 8, Symmetric: false, Strategy: StrategyTensor, Group: 16, ScaleDType: BF16}}, FormatIntQuantized,
 			[]string{"m.weight_scale BF16 [1] scales", "m.weight I8 [8 16] codes", "m.weight_zero_point I8 [1] zeros"}, ""},
-		{"asymmetric tensor packed", QuantizedLinear{"m", 8, 16, Scheme{Bits: 4, Symmetric: false, Strategy: StrategyTensor, Group: 16, ScaleDType: BF16}}, FormatPackQuantized, nil, "int-quantized"},
-		{"group that does not divide", QuantizedLinear{"m", 8, 172, int4(32)}, FormatPackQuantized, nil, "172 columns"},
-		{"group zero", QuantizedLinear{"m", 8, 16, int4(0)}, FormatPackQuantized, nil, "groups of 0"},
-		{"nine bits", QuantizedLinear{"m", 8, 16, Scheme{Bits: 9, Symmetric: true, Strategy: StrategyChannel, Group: 0, ScaleDType: BF16}}, FormatPackQuantized, nil, "9 bits"},
-		{"scale type", QuantizedLinear{"m", 8, 16, Scheme{Bits: 4, Symmetric: true, Strategy: StrategyChannel, Group: 0, ScaleDType: F8E4M3}}, FormatPackQuantized, nil, "F8_E4M3"},
-		{"strategy", QuantizedLinear{"m", 8, 16, Scheme{Bits: 4, Symmetric: true, Strategy: "block", Group: 0, ScaleDType: BF16}}, FormatPackQuantized, nil, "block"},
-		{"dense", QuantizedLinear{"m", 8, 16, int4(8)}, FormatDense, nil, "no codes"},
-		{"no rows", QuantizedLinear{"m", 0, 16, int4(8)}, FormatPackQuantized, nil, "0 rows"},
+		{"asymmetric tensor packed", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 4, Symmetric: false, Strategy: StrategyTensor, Group: 16, ScaleDType: BF16}}, FormatPackQuantized, nil, "int-quantized"},
+		{"group that does not divide", QuantizedLinear{Name: "m", Rows: 8, Cols: 172, Scheme: int4(32)}, FormatPackQuantized, nil, "172 columns"},
+		{"group zero", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: int4(0)}, FormatPackQuantized, nil, "groups of 0"},
+		{"nine bits", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 9, Symmetric: true, Strategy: StrategyChannel, Group: 0, ScaleDType: BF16}}, FormatPackQuantized, nil, "9 bits"},
+		{"scale type", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 4, Symmetric: true, Strategy: StrategyChannel, Group: 0, ScaleDType: F8E4M3}}, FormatPackQuantized, nil, "F8_E4M3"},
+		{"strategy", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: Scheme{Kind: KindInt, Bits: 4, Symmetric: true, Strategy: "block", Group: 0, ScaleDType: BF16}}, FormatPackQuantized, nil, "block"},
+		{"dense", QuantizedLinear{Name: "m", Rows: 8, Cols: 16, Scheme: int4(8)}, FormatDense, nil, "no codes"},
+		{"no rows", QuantizedLinear{Name: "m", Rows: 0, Cols: 16, Scheme: int4(8)}, FormatPackQuantized, nil, "0 rows"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := tt.linear.Tensors(tt.format)
+			tt.linear.Format = tt.format
+			got, err := tt.linear.Tensors()
 			if tt.err != "" {
 				if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), tt.err) || !strings.Contains(err.Error(), `"m"`) {
 					t.Fatalf("error %v, want one that says %q", err, tt.err)

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,30 @@ func fusedKey(name string) string {
 		}
 	}
 	return ""
+}
+
+// FusedGroups lists, by their places in Manifest.Linears, the linears whose weights engines put into one matrix under one scale, in the
+// order of their first ones: q, k and v; gate and up, of each expert by itself.
+func FusedGroups(m *Manifest) [][]int {
+	at := map[string]int{}
+	var groups [][]int
+	for i, l := range m.Linears {
+		parent, last := splitLeaf(l.Name)
+		for _, parts := range fusedWith() {
+			if !slices.Contains(parts, last) {
+				continue
+			}
+			key := joinName(parent, strings.Join(parts, "+"))
+			g, ok := at[key]
+			if !ok {
+				g = len(groups)
+				at[key] = g
+				groups = append(groups, nil)
+			}
+			groups[g] = append(groups[g], i)
+		}
+	}
+	return groups
 }
 
 // CheckFused refuses a choice of schemes under which an engine could not fuse what it fuses, and names the linears. It looks at every

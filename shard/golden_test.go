@@ -46,7 +46,7 @@ type golden struct {
 }
 
 func (g golden) linear() QuantizedLinear {
-	return QuantizedLinear{"m", g.Rows, g.Cols, Scheme{Bits: g.Args.Bits, Symmetric: g.Args.Symmetric, Strategy: g.Args.Strategy, Group: g.Args.Group, ScaleDType: g.Scale.DType}}
+	return QuantizedLinear{Name: "m", Rows: g.Rows, Cols: g.Cols, Format: g.Format, Scheme: Scheme{Kind: KindInt, Bits: g.Args.Bits, Symmetric: g.Args.Symmetric, Strategy: g.Args.Strategy, Group: g.Args.Group, ScaleDType: g.Scale.DType}}
 }
 
 // store makes the bytes of a stored tensor from codes, scales and zero points in the form in which encoders give them.
@@ -109,7 +109,7 @@ func TestGoldenCompressedTensors(t *testing.T) {
 			if err := json.Unmarshal(b, &g); err != nil {
 				t.Fatal(err)
 			}
-			tensors, err := g.linear().Tensors(g.Format)
+			tensors, err := g.linear().Tensors()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,7 +143,7 @@ func (g golden) checkConfig(t *testing.T) {
 	if g.Format == FormatIntQuantized {
 		q.Scheme.Activations = ActivationsInt8Token
 	}
-	config, err := QuantizationConfig(m, g.Format, []QuantizedLinear{q})
+	config, err := QuantizationConfig(m, []QuantizedLinear{q})
 	if err != nil {
 		t.Fatal(err)
 	}

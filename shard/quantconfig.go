@@ -24,6 +24,7 @@ type quantGroup struct {
 	Weights quantArgs  `json:"weights"`
 	Input   *quantArgs `json:"input_activations"`
 	Output  *struct{}  `json:"output_activations"`
+	Format  Format     `json:"format,omitempty"` // where the groups have several
 }
 
 // quantArgs forbids unknown members on the reader's side: nothing may be added that an old release does not know.
@@ -35,26 +36,49 @@ type quantArgs struct {
 	GroupSize      *int64    `json:"group_size"`
 	Dynamic        bool      `json:"dynamic"`
 	ActOrder       *struct{} `json:"actorder"`
-	BlockStructure *struct{} `json:"block_structure"`
+	BlockStructure []int64   `json:"block_structure"`
 	Observer       *string   `json:"observer"`
 	ObserverArgs   struct{}  `json:"observer_kwargs"`
+	ScaleDType     string    `json:"scale_dtype,omitempty"` // of formats that are younger than it
 }
 
 // Activations says what an engine is to do with the inputs of quantized linears.
 type Activations string
 
-// Activations. Engines run int-quantized results with 8-bit inputs and know no kernel for them without; loaders that decode the
-// weights take either.
+// Activations, all quantized as they come, with scales found on the way. Engines run int-quantized results with 8-bit inputs and know no
+// kernel for them without; loaders that decode the weights take either.
 const (
-	ActivationsKept      Activations = ""           // as they come: weight-only quantization
-	ActivationsInt8Token Activations = "int8-token" // symmetric int8, one scale for each token found as it comes
+	ActivationsKept       Activations = ""              // as they come: weight-only quantization
+	ActivationsInt8Token  Activations = "int8-token"    // symmetric int8, one scale for each token
+	ActivationsFP8Token   Activations = "fp8-token"     // E4M3, one scale for each token
+	ActivationsFP8Group   Activations = "fp8-group-128" // E4M3, one scale for 128 columns of a token
+	ActivationsMXFP8Group Activations = "mxfp8"         // E4M3, a power of two for 32 columns of a token
+	ActivationsMXFP4Group Activations = "mxfp4"         // E2M1, a power of two for 32 columns of a token
+)
+
+// activationArgs says how compressed-tensors writes them (formats.md 2.1, presets).
+func activationArgs() map[Activations]quantArgs {
+	group := func(n int64) *int64 { return &n }
+	return map[Activations]quantArgs{
+		ActivationsInt8Token:  {Bits: 8, Type: "int", Symmetric: true, Strategy: "token", Dynamic: true},
+		ActivationsFP8Token:   {Bits: 8, Type: "float", Symmetric: true, Strategy: "token", Dynamic: true},
+		ActivationsFP8Group:   {Bits: 8, Type: "float", Symmetric: true, Strategy: "group", GroupSize: group(128), Dynamic: true},
+		ActivationsMXFP8Group: {Bits: 8, Type: "float", Symmetric: true, Strategy: "group", GroupSize: group(32), Dynamic: true, ScaleDType: scaleUint8},
+		ActivationsMXFP4Group: {Bits: 4, Type: "float", Symmetric: true, Strategy: "group", GroupSize: group(32), Dynamic: true, ScaleDType: scaleUint8},
+	}
+}
+
+// Types of scales, in compressed-tensors' words.
+const (
+	scaleUint8 = "torch.uint8"
+	scaleE4M3  = "torch.float8_e4m3fn"
 )
 
 func (a Activations) args() *quantArgs {
-	if a != ActivationsInt8Token {
-		return nil
+	if args, ok := activationArgs()[a]; ok {
+		return &args
 	}
-	return &quantArgs{Bits: 8, Type: "int", Symmetric: true, Strategy: "token", Dynamic: true}
+	return nil
 }
 
 // orderedGroups writes group_0, group_1, ... in order, where a map would put group_10 before group_2.
@@ -76,23 +100,52 @@ func (g orderedGroups) MarshalJSON() ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// QuantizationConfig returns what config.json must say about a result in a compressed-tensors format: one group for each scheme, and
+// QuantizationConfig returns what config.json must say about a result whose linears have schemes: one group for each scheme, and
 // by name every linear that stays in 16 bits. With one scheme, and for the scheme of the experts or else of the most linears, the target
 // is the class name "Linear"; other schemes name their linears, which readers prefer over the class.
-func QuantizationConfig(m *Manifest, f Format, quantized []QuantizedLinear) (json.RawMessage, error) {
-	if err := checkQuantized(m, f, quantized); err != nil {
+func QuantizationConfig(m *Manifest, quantized []QuantizedLinear) (json.RawMessage, error) {
+	if err := checkQuantized(m, quantized); err != nil {
 		return nil, err
 	}
-	if err := CheckFused(m, quantized); err != nil {
+	f, err := ResultFormat(quantized)
+	if err != nil {
 		return nil, err
 	}
-	c := quantConfig{QuantMethod: "compressed-tensors", Format: f, Status: "compressed",
-		Groups: schemeGroups(quantized), Ignore: Ignored(m, quantized)}
+	var c any
+	switch {
+	case f.CompressedTensors():
+		if err := CheckFused(m, quantized); err != nil {
+			return nil, err
+		}
+		c = quantConfig{QuantMethod: "compressed-tensors", Format: f, Status: "compressed",
+			Groups: schemeGroups(quantized, f == FormatMixed), Ignore: Ignored(m, quantized)}
+	default:
+		c = containerConfig(m, quantized)
+	}
 	b, err := marshal(c, "")
 	if err != nil {
 		return nil, err
 	}
 	return json.RawMessage(strings.TrimSpace(string(b))), nil
+}
+
+// ResultFormat is the format of a result as a whole. Formats of compressed-tensors mix, others do not.
+func ResultFormat(quantized []QuantizedLinear) (Format, error) {
+	f := FormatDense
+	var first string
+	for _, q := range quantized {
+		switch {
+		case f == FormatDense:
+			f, first = q.Format, q.Name
+		case f == q.Format || f == FormatMixed && q.Format.CompressedTensors():
+		case f.CompressedTensors() && q.Format.CompressedTensors():
+			f = FormatMixed
+		default:
+			return "", fmt.Errorf("describe quantization: linear %q as %s and linear %q as %s: %w in one checkpoint; choose one output format that holds both, such as %s",
+				first, f, q.Name, q.Format, ErrUnsupported, FormatShardpress)
+		}
+	}
+	return f, nil
 }
 
 // Ignored lists the linears that are not quantized in the order of the manifest: routers, the head, prediction layers and towers
@@ -116,7 +169,7 @@ func Ignored(m *Manifest, quantized []QuantizedLinear) []string {
 }
 
 // checkQuantized compares what is to be written with the manifest.
-func checkQuantized(m *Manifest, f Format, quantized []QuantizedLinear) error {
+func checkQuantized(m *Manifest, quantized []QuantizedLinear) error {
 	linears := make(map[string]Linear, len(m.Linears))
 	for _, l := range m.Linears {
 		linears[l.Name] = l
@@ -140,7 +193,7 @@ func checkQuantized(m *Manifest, f Format, quantized []QuantizedLinear) error {
 		if q.Name == m.Model.Head && m.Model.Tied {
 			return fmt.Errorf("describe quantization: linear %q is tied to the embedding, which must stay: %w; ignore it", q.Name, ErrUnsupported)
 		}
-		if err := q.Check(f); err != nil {
+		if err := q.Check(); err != nil {
 			return err
 		}
 	}
@@ -148,24 +201,29 @@ func checkQuantized(m *Manifest, f Format, quantized []QuantizedLinear) error {
 }
 
 // schemeGroups puts linears of one scheme together, in the order of their first linears.
-func schemeGroups(quantized []QuantizedLinear) orderedGroups {
+func schemeGroups(quantized []QuantizedLinear, mixed bool) orderedGroups {
+	type key struct {
+		scheme Scheme
+		format Format
+	}
 	type members struct {
-		scheme  Scheme
+		key
 		names   []string
 		experts int
 	}
 	var all []*members
-	byScheme := map[Scheme]*members{}
+	byScheme := map[key]*members{}
 	for _, q := range quantized {
 		s := q.Scheme
 		if s.Strategy != StrategyGroup {
 			s.Group = 0 // differs with the columns, but means the same
 		}
 		s.ScaleDType = "" // no part of a group
-		g := byScheme[s]
+		k := key{s, q.Format}
+		g := byScheme[k]
 		if g == nil {
-			g = &members{scheme: s}
-			byScheme[s] = g
+			g = &members{key: k}
+			byScheme[k] = g
 			all = append(all, g)
 		}
 		g.names = append(g.names, q.Name)
@@ -177,18 +235,41 @@ func schemeGroups(quantized []QuantizedLinear) orderedGroups {
 	class := slices.MaxFunc(all, func(a, b *members) int {
 		return cmp.Or(cmp.Compare(a.experts, b.experts), cmp.Compare(len(a.names), len(b.names)))
 	})
-	observer := "minmax"
 	groups := make(orderedGroups, 0, len(all))
 	for _, g := range all {
-		args := quantArgs{Bits: g.scheme.Bits, Type: "int", Symmetric: g.scheme.Symmetric, Strategy: g.scheme.Strategy, Observer: &observer}
-		if g.scheme.Strategy == StrategyGroup {
-			args.GroupSize = &g.scheme.Group
-		}
 		targets := g.names
 		if g == class {
 			targets = []string{"Linear"}
 		}
-		groups = append(groups, quantGroup{Targets: targets, Weights: args, Input: g.scheme.Activations.args()})
+		group := quantGroup{Targets: targets, Weights: g.scheme.args(), Input: g.scheme.Activations.args()}
+		if mixed {
+			group.Format = g.format
+		}
+		groups = append(groups, group)
 	}
 	return groups
+}
+
+// args says in compressed-tensors' words how the weights are stored (formats.md 2.1, presets).
+func (s Scheme) args() quantArgs {
+	observer := "minmax"
+	size := func(n int64) *int64 { return &n }
+	a := quantArgs{Bits: s.Bits, Type: "float", Symmetric: true, Strategy: s.Strategy, Observer: &observer}
+	switch s.Kind {
+	case KindInt:
+		a.Type, a.Symmetric = "int", s.Symmetric
+	case KindNVFP4:
+		a.Strategy, a.GroupSize, a.ScaleDType = "tensor_group", size(16), scaleE4M3
+		return a
+	case KindMXFP4, KindMXFP8:
+		a.Strategy, a.GroupSize, a.ScaleDType = StrategyGroup, size(32), scaleUint8
+		return a
+	}
+	switch s.Strategy {
+	case StrategyGroup:
+		a.GroupSize = size(s.Group)
+	case StrategyBlock:
+		a.BlockStructure = s.Block[:]
+	}
+	return a
 }

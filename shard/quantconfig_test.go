@@ -39,16 +39,24 @@ func quantize(m *Manifest, pick func(name string) (Scheme, bool)) []QuantizedLin
 			continue
 		}
 		if s, ok := pick(l.Name); ok {
-			out = append(out, QuantizedLinear{l.Name, l.Rows, l.Cols, s})
+			out = append(out, QuantizedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, Scheme: s})
 		}
 	}
 	return out
 }
 
+// storedIn gives all linears one format.
+func storedIn(f Format, quantized []QuantizedLinear) []QuantizedLinear {
+	for i := range quantized {
+		quantized[i].Format = f
+	}
+	return quantized
+}
+
 func TestQuantizationConfig(t *testing.T) {
 	t.Parallel()
 	m := moe(t)
-	channel8 := Scheme{Bits: 8, Symmetric: true, Strategy: StrategyChannel, ScaleDType: BF16}
+	channel8 := Scheme{Kind: KindInt, Bits: 8, Symmetric: true, Strategy: StrategyChannel, ScaleDType: BF16}
 	tests := []struct {
 		name    string
 		pick    func(name string) (Scheme, bool)
@@ -77,7 +85,7 @@ func TestQuantizationConfig(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			quantized := quantize(m, tt.pick)
-			b, err := QuantizationConfig(m, FormatPackQuantized, quantized)
+			b, err := QuantizationConfig(m, storedIn(FormatPackQuantized, quantized))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,9 +115,9 @@ func TestActivations(t *testing.T) {
 	t.Parallel()
 	m := moe(t)
 	channel8 := func(string) (Scheme, bool) {
-		return Scheme{Bits: 8, Symmetric: true, Strategy: StrategyChannel, ScaleDType: BF16, Activations: ActivationsInt8Token}, true
+		return Scheme{Kind: KindInt, Bits: 8, Symmetric: true, Strategy: StrategyChannel, ScaleDType: BF16, Activations: ActivationsInt8Token}, true
 	}
-	got, err := QuantizationConfig(m, FormatIntQuantized, quantize(m, channel8))
+	got, err := QuantizationConfig(m, storedIn(FormatIntQuantized, quantize(m, channel8)))
 	want := `"input_activations":{"num_bits":8,"type":"int","symmetric":true,"strategy":"token","group_size":null,"dynamic":true,` +
 		`"actorder":null,"block_structure":null,"observer":null,"observer_kwargs":{}}`
 	if err != nil || !strings.Contains(string(got), want) {
@@ -117,7 +125,7 @@ func TestActivations(t *testing.T) {
 	}
 	wrong := quantize(m, channel8)
 	wrong[0].Scheme.Activations = "fp8"
-	if _, err := QuantizationConfig(m, FormatIntQuantized, wrong); !errors.Is(err, ErrUnsupported) {
+	if _, err := QuantizationConfig(m, storedIn(FormatIntQuantized, wrong)); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -129,7 +137,7 @@ func TestQuantizationConfigText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := QuantizationConfig(m, FormatPackQuantized, []QuantizedLinear{{"model.layers.0.self_attn.o_proj", 128, 128, int4(128)}})
+	got, err := QuantizationConfig(m, storedIn(FormatPackQuantized, []QuantizedLinear{{Name: "model.layers.0.self_attn.o_proj", Rows: 128, Cols: 128, Scheme: int4(128)}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,14 +170,14 @@ func TestQuantizationConfigRefuses(t *testing.T) {
 			return int4(8), true
 		}, nil, ErrFused, []string{"layers.0.mlp.gate_proj", "layers.0.mlp.up_proj", "group 16"}},
 		{"one expert left out", func(n string) (Scheme, bool) { return int4(8), !strings.Contains(n, "experts.1") }, nil, ErrFused, []string{"experts.1"}},
-		{"unknown linear", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{"x", 8, 8, int4(8)}}, ErrMissing, []string{`"x"`}},
-		{"twice", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{"lm_head", 48, 32, int4(8)}, {"lm_head", 48, 32, int4(8)}}, ErrDuplicate, []string{"lm_head"}},
-		{"other shape", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{"lm_head", 48, 16, int4(8)}}, ErrMalformed, []string{"lm_head"}},
+		{"unknown linear", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{Name: "x", Rows: 8, Cols: 8, Scheme: int4(8)}}, ErrMissing, []string{`"x"`}},
+		{"twice", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{Name: "lm_head", Rows: 48, Cols: 32, Scheme: int4(8)}, {Name: "lm_head", Rows: 48, Cols: 32, Scheme: int4(8)}}, ErrDuplicate, []string{"lm_head"}},
+		{"other shape", func(string) (Scheme, bool) { return int4(8), true }, []QuantizedLinear{{Name: "lm_head", Rows: 48, Cols: 16, Scheme: int4(8)}}, ErrMalformed, []string{"lm_head"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := QuantizationConfig(m, FormatPackQuantized, append(quantize(m, tt.pick), tt.add...))
+			_, err := QuantizationConfig(m, storedIn(FormatPackQuantized, append(quantize(m, tt.pick), tt.add...)))
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("error %v, want %v", err, tt.want)
 			}
@@ -184,7 +192,7 @@ func TestQuantizationConfigRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := QuantizationConfig(tied, FormatPackQuantized, []QuantizedLinear{{"lm_head", 48, 32, int4(8)}}); !errors.Is(err, ErrUnsupported) {
+	if _, err := QuantizationConfig(tied, storedIn(FormatPackQuantized, []QuantizedLinear{{Name: "lm_head", Rows: 48, Cols: 32, Scheme: int4(8)}})); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("tied head: error %v", err)
 	}
 }

@@ -106,8 +106,8 @@ func generated(t *testing.T) string {
 	}
 	b.WriteString("\n## Methods\n")
 	for _, m := range methods {
-		fmt.Fprintf(&b, "\n### %s, version %d\n\n%s. Default format: %s.\n\n| parameter | default | takes | meaning |\n|---|---|---|---|\n",
-			m.Name, m.Version, strings.ToUpper(m.Description[:1])+m.Description[1:], m.Format)
+		fmt.Fprintf(&b, "\n### %s, version %d\n\n%s. Formats, the default first: %s.\n\n| parameter | default | takes | meaning |\n|---|---|---|---|\n",
+			m.Name, m.Version, strings.ToUpper(m.Description[:1])+m.Description[1:], strings.Join(m.Formats, ", "))
 		for _, p := range m.Parameters {
 			takes := string(p.Kind)
 			switch {

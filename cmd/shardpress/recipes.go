@@ -54,7 +54,7 @@ that a recipe file or --set can give them.`,
 				fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, r.Format(), r.Description)
 			}
 			for _, m := range methods {
-				fmt.Fprintf(w, "\nMETHOD %s@%d\t%s\t%s\n", m.Name, m.Version, m.Format, m.Description)
+				fmt.Fprintf(w, "\nMETHOD %s@%d\t%s\t%s\n", m.Name, m.Version, strings.Join(m.Formats, "|"), m.Description)
 				for _, p := range m.Parameters {
 					takes := string(p.Kind)
 					if len(p.Choices) > 0 {

@@ -68,6 +68,9 @@ func (r *result) collect(layout compress.Layout, e *compress.Encoded) error {
 	if r.data == nil {
 		r.data = make([][]byte, len(layout.Components))
 	}
+	if int64(e.Row)%max(layout.RowUnit, 1) != 0 {
+		return fmt.Errorf("row %d: panels start at multiples of %d", e.Row, layout.RowUnit)
+	}
 	if len(e.Data) != len(layout.Components) || len(e.Error) != e.Rows || len(e.Power) != e.Rows {
 		return fmt.Errorf("rows %d+%d: %d components, %d and %d sums", e.Row, e.Rows, len(e.Data), len(e.Error), len(e.Power))
 	}
@@ -79,7 +82,7 @@ func (r *result) collect(layout compress.Layout, e *compress.Encoded) error {
 			r.data[i] = slices.Clone(e.Data[i])
 			continue
 		}
-		if want := c.RowBytes() * int64(e.Rows); int64(len(e.Data[i])) != want {
+		if want := c.PanelBytes(int64(e.Rows)); !c.Ragged && int64(len(e.Data[i])) != want {
 			return fmt.Errorf("rows %d+%d: %s hold %d bytes, the layout says %d", e.Row, e.Rows, c.Name, len(e.Data[i]), want)
 		}
 		r.data[i] = append(r.data[i], e.Data[i]...)
@@ -151,7 +154,8 @@ func checkInput(t *testing.T, c Case, in Input) {
 			}
 		}
 	}
-	for _, panel := range []int{1, 2, 3, 0} {
+	unit := int(layoutOf(t, c.Method, in).RowUnit)
+	for _, panel := range []int{unit, 2 * unit, 3 * unit, 0} {
 		if err := whole.equal(encode(t, c.Method, in, compress.Options{PanelRows: panel})); err != nil {
 			t.Errorf("panels of %d rows: %v", panel, err)
 		}
@@ -176,7 +180,7 @@ func clip(b []byte) []byte { return b[:min(len(b), 64)] }
 func checkLayout(t *testing.T, m compress.Method, in Input, r *result) {
 	t.Helper()
 	layout := layoutOf(t, m, in)
-	if err := layout.Scheme.Validate(in.Linear.Cols); err != nil {
+	if err := layout.Scheme.Validate(in.Linear.Rows, in.Linear.Cols); err != nil {
 		t.Error(err)
 	}
 	if layout.RowUnit < 1 || layout.Scratch < 0 {
@@ -184,7 +188,11 @@ func checkLayout(t *testing.T, m compress.Method, in Input, r *result) {
 	}
 	var total int64
 	for i, c := range layout.Components {
-		if !c.Whole && (len(c.Shape) == 0 || c.Shape[0] != in.Linear.Rows) {
+		per := max(c.RowsPer, 1)
+		if layout.RowUnit%per != 0 {
+			t.Errorf("component %s: %d rows share an entry, and panels start at multiples of %d", c.Name, per, layout.RowUnit)
+		}
+		if !c.Whole && !c.Ragged && (len(c.Shape) == 0 || c.Shape[0] != (in.Linear.Rows+per-1)/per) {
 			t.Errorf("component %s has the shape %v with %d rows", c.Name, c.Shape, in.Linear.Rows)
 		}
 		if int64(len(r.data[i])) != c.Bytes() {

@@ -114,10 +114,7 @@ func (m *RTN) Layout(l compress.Linear) (compress.Layout, error) {
 				l.Name, l.Cols, group, groupsThatFit(l.Cols))
 		}
 	}
-	s := compress.Scheme{
-		Kind: compress.KindInt, Bits: m.params.Bits, Symmetric: m.params.Symmetric,
-		Strategy: m.params.Strategy, Group: group, ScaleDType: work.String(),
-	}
+	s := m.scheme(group, work)
 	layout := compress.Layout{
 		Scheme:     s,
 		Components: s.Components(l.Rows, l.Cols),
@@ -132,6 +129,13 @@ func (m *RTN) Layout(l compress.Linear) (compress.Layout, error) {
 		layout.Scratch += l.Cols * int64(work.Size())
 	}
 	return layout, nil
+}
+
+func (m *RTN) scheme(group int64, work tensor.DType) compress.Int {
+	return compress.Int{
+		Bits: m.params.Bits, Symmetric: m.params.Symmetric,
+		Strategy: m.params.Strategy, Group: group, ScaleDType: work.String(),
+	}
 }
 
 // groupsThatFit ends the sentence about a group that does not divide.
@@ -181,8 +185,11 @@ func (m *RTN) Prepare(ctx context.Context, group []compress.Weights, o compress.
 			return nil, err
 		}
 		e := &rtnRows{
-			linear: l, layout: layout, kernels: k, source: source, work: work,
+			linear: l, layout: layout, group: l.Cols, kernels: k, source: source, work: work,
 			grid: newGrid(m.params.Bits, m.params.Symmetric, work), search: m.params.Search,
+		}
+		if m.params.Strategy == compress.StrategyGroup {
+			e.group = m.params.Group
 		}
 		if layout.AllRows {
 			if err := e.fitTensor(ctx, w, o.RowsPerPanel(l)); err != nil {
@@ -198,6 +205,7 @@ func (m *RTN) Prepare(ctx context.Context, group []compress.Weights, o compress.
 type rtnRows struct {
 	linear       compress.Linear
 	layout       compress.Layout
+	group        int64 // columns that share a scale
 	kernels      *tensor.Kernels
 	source, work tensor.DType
 	grid         grid
@@ -239,7 +247,7 @@ func (e *rtnRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 	if !e.grid.symmetric {
 		r.Zeros, encode = dst.Data[2], e.kernels.EncodeGroupsAsymmetric
 	}
-	bad := encode(r, data, e.work, p.Rows, p.Cols, int(e.layout.Scheme.Group), e.grid.bits, e.work)
+	bad := encode(r, data, e.work, p.Rows, p.Cols, int(e.group), e.grid.bits, e.work)
 	r.Codes, r.Scales, r.Zeros, r.Error, r.Power = nil, nil, nil, nil, nil
 	if bad >= 0 {
 		return e.refuse(p, data, bad)
@@ -249,7 +257,7 @@ func (e *rtnRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 
 // plain encodes a panel in plain Go, with the tensor's grid or a searched one for each group.
 func (e *rtnRows) plain(dst *compress.Encoded, p compress.Panel, data []byte, s *rtnScratch) error {
-	cols, group := p.Cols, int(e.layout.Scheme.Group)
+	cols, group := p.Cols, int(e.group)
 	groups, size := cols/group, e.work.Size()
 	s.row, s.codes = grow(s.row, cols), grow(s.codes, cols)
 	rowBytes := tensor.PackedRowBytes(cols, e.grid.bits)

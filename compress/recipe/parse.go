@@ -18,10 +18,10 @@ func recipeKeys() []string {
 }
 
 // Keys of a step beside its method's parameters.
-func stepKeys() []string { return []string{"method", "targets", "activations"} }
+func stepKeys() []string { return []string{"method", "targets", "activations", "then"} }
 
 func outputKeys() []string     { return []string{"format"} }
-func activationKeys() []string { return []string{"bits", "dynamic"} }
+func activationKeys() []string { return []string{"bits", "type", "dynamic", "group"} }
 
 // Parse reads a recipe. Whatever it does not know, it refuses, with file, line and column in the
 // error and the known name that comes nearest. file is the name for errors; without a name key it gives the
@@ -142,27 +142,74 @@ func (r *Recipe) step(s source, i int, n ast.Node) error {
 			if err := r.activations(s, step, key, f.value); err != nil {
 				return err
 			}
+		case "then":
+			if step.Then, err = r.next(s, i, f.value); err != nil {
+				return err
+			}
 		default:
-			p, ok := m.parameter(f.key)
-			if !ok {
+			if _, ok := m.parameter(f.key); !ok {
 				known := append(stepKeys(), m.parameterNames()...)
 				return s.errorf(f.at, "step %d has a key %q that method %s does not know%s", i, f.key, m.name, didYouMean(f.key, known))
 			}
-			v, err := s.scalar(f.value, f.key)
-			if err != nil {
+			if err := r.param(s, m, path, f, &step.Params); err != nil {
 				return err
 			}
-			if v, err = p.Check(v); err != nil {
-				return s.errorf(place(f.value), "%w", err)
-			}
-			if step.Params == nil {
-				step.Params = map[string]any{}
-			}
-			r.at[key] = place(f.value)
-			step.Params[f.key] = v
 		}
 	}
 	return nil
+}
+
+// param reads a parameter of method m.
+func (r *Recipe) param(s source, m entry, path string, f pair, to *map[string]any) error {
+	p, ok := m.parameter(f.key)
+	if !ok {
+		return s.errorf(f.at, "method %s has no parameter %q%s", m.name, f.key, didYouMean(f.key, m.parameterNames()))
+	}
+	v, err := s.scalar(f.value, f.key)
+	if err != nil {
+		return err
+	}
+	if v, err = p.Check(v); err != nil {
+		return s.errorf(place(f.value), "%w", err)
+	}
+	if *to == nil {
+		*to = map[string]any{}
+	}
+	r.at[path+"."+f.key] = place(f.value)
+	(*to)[f.key] = v
+	return nil
+}
+
+// next reads the second method of step i.
+func (r *Recipe) next(s source, i int, n ast.Node) (*Next, error) {
+	path := fmt.Sprintf("steps.%d.then", i)
+	fields, err := s.fields(n, path)
+	if err != nil {
+		return nil, err
+	}
+	r.at[path] = place(n)
+	at := slices.IndexFunc(fields, func(f pair) bool { return f.key == "method" })
+	if at < 0 {
+		return nil, s.errorf(place(n), "then of step %d names no method, known are %s", i, strings.Join(methodNames(), ", "))
+	}
+	r.at[path+".method"] = place(fields[at].value)
+	next := &Next{}
+	if next.Method, err = s.text(fields[at].value, "method"); err != nil {
+		return nil, err
+	}
+	m, ok := lookup(next.Method)
+	if !ok {
+		return nil, r.errorf(path+".method", "method %q is not known%s", next.Method, didYouMean(next.Method, methodNames()))
+	}
+	for _, f := range fields {
+		if f.key == "method" {
+			continue
+		}
+		if err := r.param(s, m, path, f, &next.Params); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
 }
 
 func (r *Recipe) activations(s source, step *Step, path string, n ast.Node) error {
@@ -177,6 +224,10 @@ func (r *Recipe) activations(s source, step *Step, path string, n ast.Node) erro
 		switch f.key {
 		case "bits":
 			a.Bits, err = s.integer(f.value, "activations.bits")
+		case "type":
+			a.Type, err = s.text(f.value, "activations.type")
+		case "group":
+			a.Group, err = s.integer(f.value, "activations.group")
 		case "dynamic":
 			a.Dynamic, err = s.text(f.value, "activations.dynamic")
 		default:
@@ -244,6 +295,9 @@ func (r *Recipe) clone() *Recipe {
 		if s.Activations != nil {
 			a := *s.Activations
 			s.Activations = &a
+		}
+		if s.Then != nil {
+			s.Then = &Next{s.Then.Method, maps.Clone(s.Then.Params)}
 		}
 	}
 	return &c

@@ -58,14 +58,15 @@ func TestParseRefuses(t *testing.T) {
 		"anchor":                 {"steps: &a []\n", "an anchor or alias"},
 		"merge":                  {"<<: {}\n" + step, "plain names"},
 		"tag":                    {"name: !!str a\n" + step, "a tag"},
-		"formats disagree": {
-			step + "- method: rtn\n  targets: a\n  activations: {}\n",
-			"f.yaml:4:3: step 1 is written as int-quantized by default and the steps before it as pack-quantized: choose with output.format",
+		"nothing to chain": {
+			step + "  then: {method: rtn, bits: 8}\n",
+			"makes codes that no other method can encode",
 		},
-		"too long":         {strings.Repeat("#", 1<<16) + "\n" + step, "more than"},
-		"many brackets":    {"steps: " + strings.Repeat("[", 10000), "deep"},
-		"many dashes":      {"steps:\n" + strings.Repeat("- ", 10000), "f.yaml:2:"},
-		"bytes of no text": {"\x00\xff\xfe", "f.yaml:"},
+		"format without room": {step + "output: {format: nvfp4-pack-quantized}\n", "cannot hold what step 0 makes with method rtn"},
+		"too long":            {strings.Repeat("#", 1<<16) + "\n" + step, "more than"},
+		"many brackets":       {"steps: " + strings.Repeat("[", 10000), "deep"},
+		"many dashes":         {"steps:\n" + strings.Repeat("- ", 10000), "f.yaml:2:"},
+		"bytes of no text":    {"\x00\xff\xfe", "f.yaml:"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -70,15 +70,25 @@ type Step struct {
 	// Params holds the parameters that were given, by name: int64, float64, bool or string.
 	// The others have their defaults.
 	Params map[string]any
+	// Then encodes what the method makes of a linear: pruned weights, factors. nil: nothing does.
+	Then *Next
 	// Activations says how an engine should quantize the linear's inputs as it runs. It changes nothing in
 	// the encoded weights.
 	Activations *Activations
 }
 
+// Next is the second of two methods of a step.
+type Next struct {
+	Method string
+	Params map[string]any // as in Step
+}
+
 // Activations describes activations quantized at run time.
 type Activations struct {
 	Bits    int64  `json:"bits"`
-	Dynamic string `json:"dynamic"` // what shares a scale: token
+	Type    string `json:"type,omitempty"`  // int, which "" means, or float
+	Dynamic string `json:"dynamic"`         // what shares a scale: token, or a group of columns of one
+	Group   int64  `json:"group,omitempty"` // columns, with group
 }
 
 // Output says how the result is written.
@@ -88,14 +98,24 @@ type Output struct {
 
 // Output formats.
 const (
-	FormatPack  = "pack-quantized"
-	FormatInt   = "int-quantized"
-	FormatDense = "dense"
+	FormatPack         = "pack-quantized"
+	FormatInt          = "int-quantized"
+	FormatFloat        = "float-quantized"
+	FormatNVFP4        = "nvfp4-pack-quantized"
+	FormatMXFP4        = "mxfp4-pack-quantized"
+	FormatMXFP8        = "mxfp8-quantized"
+	FormatMixed        = "mixed-precision" // each linear in the format its method prefers
+	FormatBitsAndBytes = "bitsandbytes"
+	FormatShardpress   = "shardpress"
+	FormatDense        = "dense"
 )
 
 const (
 	defaultNumerics = "f32"
 	dynamicToken    = "token"
+	dynamicGroup    = "group"
+	typeInt         = "int"
+	typeFloat       = "float"
 )
 
 // maxName bounds a recipe's name in characters. Names are printed in lines with others.
@@ -106,7 +126,10 @@ func printable(name string) bool {
 		!strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
-func formats() []string  { return []string{FormatPack, FormatInt, FormatDense} }
+func formats() []string {
+	return []string{FormatPack, FormatInt, FormatFloat, FormatNVFP4, FormatMXFP4, FormatMXFP8, FormatMixed, FormatBitsAndBytes, FormatShardpress, FormatDense}
+}
+
 func numerics() []string { return []string{defaultNumerics} }
 
 // Validate refuses a recipe that can never work. Errors match compress.ErrInvalid and, where the recipe
@@ -159,26 +182,54 @@ func (r *Recipe) validateStep(i int) error {
 		if a.Bits < 2 || a.Bits > 8 {
 			return r.errorf(path+".activations.bits", "activations.bits is %d, and takes a whole number from 2 to 8", a.Bits)
 		}
-		if a.Dynamic != dynamicToken {
-			return r.errorf(path+".activations.dynamic", "activations.dynamic is %q, and takes %s", a.Dynamic, dynamicToken)
+		if a.Dynamic != dynamicToken && a.Dynamic != dynamicGroup {
+			return r.errorf(path+".activations.dynamic", "activations.dynamic is %q, and takes %s or %s", a.Dynamic, dynamicToken, dynamicGroup)
+		}
+		if a.Type != "" && a.Type != typeInt && a.Type != typeFloat {
+			return r.errorf(path+".activations.type", "activations.type is %q, and takes %s or %s", a.Type, typeInt, typeFloat)
+		}
+		if (a.Dynamic == dynamicGroup) != (a.Group > 0) {
+			return r.errorf(path+".activations.group", "activations.group is %d, and takes a number of columns with dynamic: %s only", a.Group, dynamicGroup)
 		}
 	}
-	for _, name := range sortedKeys(s.Params) {
-		if err := m.checkParam(s.Params, name); err != nil {
-			return r.errorf(path+"."+name, "%w", err)
-		}
+	first, err := r.validateMethod(path, m, s.Params)
+	if err != nil || s.Then == nil {
+		return err
 	}
-	params, err := m.resolve(s.Params)
+	path += ".then"
+	n, ok := lookup(s.Then.Method)
+	if !ok {
+		return r.errorf(path+".method", "method %q is not known%s", s.Then.Method, didYouMean(s.Then.Method, methodNames()))
+	}
+	next, err := r.validateMethod(path, n, s.Then.Params)
 	if err != nil {
-		return r.errorf(path, "%w", err)
+		return err
 	}
-	if _, err := m.build(params); err != nil {
+	if _, err := Chain(first, next); err != nil {
 		return r.errorf(path, "%w", err)
 	}
 	return nil
 }
 
-// Format is the output format: the one given, else the one that the steps' methods prefer.
+// validateMethod checks the parameters of a method at path.
+func (r *Recipe) validateMethod(path string, m entry, given map[string]any) (compress.Method, error) {
+	for _, name := range sortedKeys(given) {
+		if err := m.checkParam(given, name); err != nil {
+			return nil, r.errorf(path+"."+name, "%w", err)
+		}
+	}
+	params, err := m.resolve(given)
+	if err != nil {
+		return nil, r.errorf(path, "%w", err)
+	}
+	built, err := m.build(params)
+	if err != nil {
+		return nil, r.errorf(path, "%w", err)
+	}
+	return built, nil
+}
+
+// Format is the output format: the one given, else the one that the steps' methods prefer, mixed-precision if those are several that mix.
 func (r *Recipe) Format() string {
 	f, err := r.format()
 	if err != nil {
@@ -188,26 +239,69 @@ func (r *Recipe) Format() string {
 }
 
 func (r *Recipe) format() (string, error) {
-	if r.Output.Format != "" {
-		return r.Output.Format, nil
+	if f := r.Output.Format; f != "" {
+		for i := range r.Steps {
+			if known := r.stepFormats(i); f != FormatMixed && !slices.Contains(known, f) {
+				return "", r.errorf("output.format", "output format %s cannot hold what step %d makes with method %s: choose %s", f, i, r.Steps[i].Method, strings.Join(known, " or "))
+			}
+		}
+		return f, nil
 	}
-	var format string
-	for i, s := range r.Steps {
-		m, ok := lookup(s.Method)
-		if !ok {
-			continue
-		}
-		f := m.format
-		if s.Activations != nil {
-			f = FormatInt // integer products want one plain integer a weight
-		}
-		if format != "" && f != format {
+	format := FormatDense // which any other can stand beside
+	for i := range r.Steps {
+		f := r.stepFormat(i)
+		switch {
+		case f == "" || f == format || f == FormatDense || format == FormatMixed && mixes(f):
+		case format == FormatDense:
+			format = f
+		case mixes(f) && mixes(format):
+			format = FormatMixed
+		default:
 			return "", r.errorf(fmt.Sprintf("steps.%d", i),
 				"step %d is written as %s by default and the steps before it as %s: choose with output.format", i, f, format)
 		}
-		format = f
 	}
 	return format, nil
+}
+
+// mixes reports whether a format can stand beside others in one result.
+func mixes(format string) bool {
+	switch format {
+	case FormatPack, FormatInt, FormatFloat, FormatNVFP4, FormatMXFP4, FormatMXFP8:
+		return true
+	}
+	return false
+}
+
+// stepFormats lists the formats that can hold what a step makes, the one it prefers first.
+func (r *Recipe) stepFormats(i int) []string {
+	s := &r.Steps[i]
+	m, ok := lookup(s.Method)
+	if !ok {
+		return nil
+	}
+	known := m.formats
+	if s.Then != nil {
+		known = []string{FormatShardpress, FormatDense}
+		if next, ok := lookup(s.Then.Method); ok && m.passes {
+			known = next.formats
+		}
+	}
+	if s.Activations != nil && slices.Contains(known, FormatInt) {
+		known = append([]string{FormatInt}, known...) // integer products want one plain integer a weight
+	}
+	return known
+}
+
+// stepFormat is the format of a step's linears.
+func (r *Recipe) stepFormat(i int) string {
+	if f := r.Output.Format; f != "" && f != FormatMixed {
+		return f
+	}
+	if known := r.stepFormats(i); len(known) > 0 {
+		return known[0]
+	}
+	return ""
 }
 
 // Canonical is the resolved recipe as canonical JSON: keys sorted, every default filled in, no
@@ -229,6 +323,14 @@ func (r *Recipe) Canonical() ([]byte, error) {
 		step := map[string]any{"method": s.Method, "targets": s.Targets, "params": params}
 		if s.Activations != nil {
 			step["activations"] = s.Activations
+		}
+		if s.Then != nil {
+			next, _ := lookup(s.Then.Method)
+			params, err := next.resolve(s.Then.Params)
+			if err != nil {
+				return nil, err
+			}
+			step["then"] = map[string]any{"method": s.Then.Method, "params": params}
 		}
 		steps[i] = step
 	}
@@ -266,8 +368,12 @@ func canonical(v any) ([]byte, error) {
 type Selection struct {
 	Step        int // index into Recipe.Steps
 	Method      compress.Method
-	Params      json.RawMessage // canonical, every default filled in
-	Activations *Activations    // nil: left as they are
+	Params      json.RawMessage // canonical, every default filled in, of the first method
+	First       compress.Method // the step's own method; Method itself unless there is a Then
+	Then        compress.Method // nil: Method is the step's own
+	ThenParams  json.RawMessage
+	Format      string       // how the linear is stored
+	Activations *Activations // nil: left as they are
 }
 
 // Select says what the recipe does to l; ok is false when it leaves l alone.
@@ -290,25 +396,40 @@ func (r *Recipe) Select(l compress.Linear) (sel Selection, ok bool, err error) {
 		if !hit {
 			continue
 		}
-		m, known := lookup(s.Method)
-		if !known {
-			return Selection{}, false, compress.Invalidf("method %q is not known", s.Method)
-		}
-		params, err := m.resolve(s.Params)
-		if err != nil {
+		sel := Selection{Step: i, Activations: s.Activations, Format: r.stepFormat(i)}
+		if sel.First, sel.Params, err = resolved(s.Method, s.Params); err != nil {
 			return Selection{}, false, err
 		}
-		raw, err := canonical(params)
-		if err != nil {
-			return Selection{}, false, err
+		sel.Method = sel.First
+		if s.Then != nil {
+			if sel.Then, sel.ThenParams, err = resolved(s.Then.Method, s.Then.Params); err != nil {
+				return Selection{}, false, err
+			}
+			if sel.Method, err = Chain(sel.First, sel.Then); err != nil {
+				return Selection{}, false, err
+			}
 		}
-		method, err := m.build(params)
-		if err != nil {
-			return Selection{}, false, err
-		}
-		return Selection{Step: i, Method: method, Params: raw, Activations: s.Activations}, true, nil
+		return sel, true, nil
 	}
 	return Selection{}, false, nil
+}
+
+// resolved makes a method, and its parameters with every default filled in.
+func resolved(name string, given map[string]any) (compress.Method, json.RawMessage, error) {
+	m, known := lookup(name)
+	if !known {
+		return nil, nil, compress.Invalidf("method %q is not known", name)
+	}
+	params, err := m.resolve(given)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := canonical(params)
+	if err != nil {
+		return nil, nil, err
+	}
+	method, err := m.build(params)
+	return method, raw, err
 }
 
 // Miss is a pattern of a recipe that matches nothing.

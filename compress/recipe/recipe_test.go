@@ -293,7 +293,7 @@ func TestMethods(t *testing.T) {
 		t.Errorf("methods %v are not sorted", all)
 	}
 	for _, m := range all {
-		if m.Description == "" || m.Version < 1 || m.Format == "" {
+		if m.Description == "" || m.Version < 1 || len(m.Formats) == 0 {
 			t.Errorf("method %+v is not described", m)
 		}
 		for _, p := range m.Parameters {
@@ -346,7 +346,7 @@ func TestValidateRecipesMadeByHand(t *testing.T) {
 		"activations":      {Version: 1, Steps: []recipe.Step{{Method: "rtn", Targets: []string{"Linear"}, Activations: &recipe.Activations{Bits: 8}}}},
 		"empty ignore":     {Version: 1, Steps: []recipe.Step{step}, Ignore: []string{""}},
 		"glob":             {Version: 1, Steps: []recipe.Step{step}, Ignore: []string{"a["}},
-		"formats disagree": {Version: 1, Steps: []recipe.Step{step, {Method: "rtn", Targets: []string{"a"}, Activations: &recipe.Activations{Bits: 8, Dynamic: "token"}}}},
+		"nothing to chain": {Version: 1, Steps: []recipe.Step{{Method: "rtn", Targets: []string{"a"}, Then: &recipe.Next{Method: "rtn"}}}},
 	} {
 		if err := r.Validate(); !errors.Is(err, compress.ErrInvalid) {
 			t.Errorf("%s: error %v", name, err)

@@ -15,9 +15,12 @@ import (
 type entry struct {
 	name        string
 	description string
-	format      string // output format when the recipe names none
-	parameters  []compress.Parameter
-	fromJSON    func(json.RawMessage) (compress.Method, error)
+	formats     []string // output formats that can hold it, the one to take when the recipe names none first
+	// passes says that what the method makes are weights, which another method's formats hold; otherwise they are parts of a whole of
+	// its own.
+	passes     bool
+	parameters []compress.Parameter
+	fromJSON   func(json.RawMessage) (compress.Method, error)
 }
 
 // registry lists every method, sorted by name.
@@ -26,7 +29,7 @@ func registry() []entry {
 		{
 			name:        quantize.RTNName,
 			description: "round to the nearest step of an integer grid; no data needed",
-			format:      FormatPack,
+			formats:     []string{FormatPack, FormatInt, FormatShardpress, FormatDense},
 			parameters:  quantize.RTNParameters(),
 			fromJSON:    fromJSON(quantize.NewRTN),
 		},
@@ -164,6 +167,15 @@ func NewMethod(name string, params json.RawMessage) (compress.Method, error) {
 	return m, nil
 }
 
+// Chain combines two methods: next encodes what m makes.
+func Chain(m, next compress.Method) (compress.Method, error) {
+	c, ok := m.(compress.Chainer)
+	if !ok {
+		return nil, compress.Invalidf("method %s makes codes that no other method can encode: give %s the linear in a step of its own", m.Name(), next.Name())
+	}
+	return c.Then(next)
+}
+
 // given reads parameters from JSON into the types that Parameter.Check wants.
 func (e entry) given(raw json.RawMessage) (map[string]any, error) {
 	given := map[string]any{}
@@ -199,7 +211,7 @@ type MethodInfo struct {
 	Name        string               `json:"name"`
 	Version     int                  `json:"version"`
 	Description string               `json:"description"`
-	Format      string               `json:"format"` // default output format
+	Formats     []string             `json:"formats"` // output formats that can hold it, the default first
 	Parameters  []compress.Parameter `json:"parameters"`
 }
 
@@ -211,7 +223,7 @@ func Methods() ([]MethodInfo, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list methods: %w", err)
 		}
-		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.format, e.parameters})
+		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.formats, e.parameters})
 	}
 	return out, nil
 }

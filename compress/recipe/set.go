@@ -13,7 +13,7 @@ import (
 //
 //	group=32                 the parameter of every step whose method has it
 //	steps.0.group=32         of one step
-//	steps.1.targets=a,b      likewise targets, method and activations.bits
+//	steps.1.targets=a,b      likewise targets, method, activations.bits and then.group
 //	output.format=dense, numerics=f32, seed=7, name=mine
 //	ignore=a,b               replaces the list; ignore= empties it
 //
@@ -65,10 +65,10 @@ func (r *Recipe) set(key, value string) error {
 func (r *Recipe) setEverywhere(key, value string) error {
 	var known []string
 	found := false
-	for i := range r.Steps {
-		m, ok := lookup(r.Steps[i].Method)
+	look := func(method, path string, params *map[string]any) error {
+		m, ok := lookup(method)
 		if !ok {
-			continue
+			return nil
 		}
 		for _, name := range m.parameterNames() {
 			if !slices.Contains(known, name) {
@@ -76,11 +76,20 @@ func (r *Recipe) setEverywhere(key, value string) error {
 			}
 		}
 		if _, ok := m.parameter(key); !ok {
-			continue
+			return nil
 		}
 		found = true
-		if err := r.setParam(i, key, value); err != nil {
+		return r.setParam(m, path, params, key, value)
+	}
+	for i := range r.Steps {
+		step := &r.Steps[i]
+		if err := look(step.Method, fmt.Sprintf("steps.%d", i), &step.Params); err != nil {
 			return err
+		}
+		if step.Then != nil {
+			if err := look(step.Then.Method, fmt.Sprintf("steps.%d.then", i), &step.Then.Params); err != nil {
+				return err
+			}
 		}
 	}
 	if found {
@@ -108,46 +117,73 @@ func (r *Recipe) setStep(key, rest, value string) error {
 	case "targets":
 		step.Targets, err = list(key, value)
 		return err
-	case "activations.bits", "activations.dynamic":
-		if step.Activations == nil {
-			step.Activations = &Activations{Bits: 8, Dynamic: dynamicToken}
-		}
-		if name == "activations.dynamic" {
-			step.Activations.Dynamic = value
-			return nil
-		}
-		if step.Activations.Bits, err = strconv.ParseInt(value, 10, 64); err != nil {
-			return fmt.Errorf("activations.bits takes a whole number")
+	case "then.method":
+		if step.Then == nil || value != step.Then.Method {
+			step.Then = &Next{Method: value}
 		}
 		return nil
 	}
-	m, ok := lookup(step.Method)
+	if what, ok := strings.CutPrefix(name, "activations."); ok && slices.Contains(activationKeys(), what) {
+		return step.setActivations(what, value)
+	}
+	method, path, params := step.Method, "steps."+number, &step.Params
+	if then, ok := strings.CutPrefix(name, "then."); ok {
+		if step.Then == nil {
+			return fmt.Errorf("step %d has no then: set steps.%d.then.method first", i, i)
+		}
+		method, path, params, name = step.Then.Method, path+".then", &step.Then.Params, then
+	}
+	m, ok := lookup(method)
 	if !ok {
-		return fmt.Errorf("method %q is not known", step.Method)
+		return fmt.Errorf("method %q is not known", method)
 	}
 	if _, ok := m.parameter(name); !ok {
-		known := append(append(stepKeys(), "activations.bits", "activations.dynamic"), m.parameterNames()...)
-		return fmt.Errorf("method %s has no parameter %q%s", step.Method, name, didYouMean(name, known))
+		known := append(stepKeys(), m.parameterNames()...)
+		for _, key := range activationKeys() {
+			known = append(known, "activations."+key)
+		}
+		return fmt.Errorf("method %s has no parameter %q%s", method, name, didYouMean(name, known))
 	}
-	return r.setParam(i, name, value)
+	return r.setParam(m, path, params, name, value)
 }
 
-func (r *Recipe) setParam(i int, name, value string) error {
-	step := &r.Steps[i]
-	m, _ := lookup(step.Method)
+// setActivations sets one member of a step's activations.
+func (s *Step) setActivations(name, value string) error {
+	if s.Activations == nil {
+		s.Activations = &Activations{Bits: 8, Dynamic: dynamicToken}
+	}
+	a, err := s.Activations, error(nil)
+	switch name {
+	case "type":
+		a.Type = value
+	case "dynamic":
+		a.Dynamic = value
+	case "bits":
+		a.Bits, err = strconv.ParseInt(value, 10, 64)
+	case "group":
+		a.Group, err = strconv.ParseInt(value, 10, 64)
+	}
+	if err != nil {
+		return fmt.Errorf("activations.%s takes a whole number", name)
+	}
+	return nil
+}
+
+// setParam sets a parameter of method m, which has it, among those at path.
+func (r *Recipe) setParam(m entry, path string, params *map[string]any, name, value string) error {
 	p, _ := m.parameter(name)
 	v, err := p.Parse(value)
 	if err != nil {
 		return err
 	}
-	if step.Params == nil {
-		step.Params = map[string]any{}
+	if *params == nil {
+		*params = map[string]any{}
 	}
-	step.Params[name] = v
-	r.forget(fmt.Sprintf("steps.%d.%s", i, name))
+	(*params)[name] = v
+	r.forget(path + "." + name)
 	for _, other := range m.parameters {
-		if other.When == name && !m.applies(step.Params, other) {
-			delete(step.Params, other.Name)
+		if other.When == name && !m.applies(*params, other) {
+			delete(*params, other.Name)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ const (
 	LinearsOutput = "linears.json"      // []LinearStats, in order of the items
 )
 
-// Formats of the result.
+// Formats of a linear in the result that are treated apart; shard has the others.
 const (
 	FormatDense = string(shard.FormatDense)
 	FormatPack  = string(shard.FormatPackQuantized)
@@ -64,7 +64,20 @@ type EncodeLinear struct {
 	Method string          `json:"method"` // "rtn"
 	At     int             `json:"at"`     // the method's version
 	Params json.RawMessage `json:"params"` // resolved
-	Format string          `json:"format"` // FormatDense, FormatPack, FormatInt
+	// Then encodes what the method makes of the weights.
+	Then   *NextMethod `json:"then,omitempty"`
+	Format string      `json:"format"` // a shard.Format
+	// Share lists the linears that the method prepares together, this one among them, if they are several.
+	Share []int `json:"share,omitempty"`
+	// Seed is that of this linear, for methods that draw numbers.
+	Seed uint64 `json:"seed,omitempty"`
+}
+
+// NextMethod is the second of two methods.
+type NextMethod struct {
+	Method string          `json:"method"`
+	At     int             `json:"at"`
+	Params json.RawMessage `json:"params"`
 }
 
 // LinearStats is what encoding a linear lost: Σ(w−ŵ)² and Σw². They are nil when
@@ -220,12 +233,24 @@ func (p *EncodeParams) linear(i int) (shard.Linear, error) {
 
 // method makes the method of e, refusing a version that this program does not have.
 func (e *EncodeLinear) method() (compress.Method, error) {
-	m, err := recipe.NewMethod(e.Method, e.Params)
+	m, err := methodAt(e.Method, e.At, e.Params)
+	if err != nil || e.Then == nil {
+		return m, err
+	}
+	next, err := methodAt(e.Then.Method, e.Then.At, e.Then.Params)
 	if err != nil {
 		return nil, err
 	}
-	if m.Version() != e.At {
-		return nil, fmt.Errorf("method %s@%d: %w: this program has version %d", e.Method, e.At, task.ErrInvalid, m.Version())
+	return recipe.Chain(m, next)
+}
+
+func methodAt(name string, at int, params json.RawMessage) (compress.Method, error) {
+	m, err := recipe.NewMethod(name, params)
+	if err != nil {
+		return nil, err
+	}
+	if m.Version() != at {
+		return nil, fmt.Errorf("method %s@%d: %w: this program has version %d", name, at, task.ErrInvalid, m.Version())
 	}
 	return m, nil
 }

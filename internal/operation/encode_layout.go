@@ -29,7 +29,8 @@ type Layout struct {
 // ItemLayout is one item's share.
 type ItemLayout struct {
 	Tensors []shard.TensorSpec
-	module  []shard.Part // what each tensor of a packed module is
+	module  []shard.Part // what each tensor of an encoded module is
+	stream  shard.Part   // of them, the one that is not put aside
 	// Encoded are the layouts of the item's linears, in their order.
 	Encoded []EncodedLayout
 }
@@ -40,6 +41,9 @@ type EncodedLayout struct {
 	Method compress.Method
 	Layout compress.Layout
 	Format string
+	Share  []shard.Linear // those that are prepared together, if several
+	At     int            // which of them this one is
+	Seed   uint64
 }
 
 // Size is the size of the weight file in bytes.
@@ -167,7 +171,24 @@ func (p *EncodeParams) resolve(m *shard.Manifest, e *EncodeLinear) (EncodedLayou
 	if err != nil {
 		return EncodedLayout{}, err
 	}
-	return EncodedLayout{Linear: v, Method: method, Layout: made, Format: e.Format}, nil
+	x := EncodedLayout{Linear: v, Method: method, Layout: made, Format: e.Format, Seed: e.Seed, At: -1}
+	if len(e.Share) == 0 {
+		return x, nil
+	}
+	for i, index := range e.Share {
+		peer, err := p.linear(index)
+		if err != nil {
+			return EncodedLayout{}, err
+		}
+		x.Share = append(x.Share, peer)
+		if index == e.Linear {
+			x.At = i
+		}
+	}
+	if x.At < 0 {
+		return EncodedLayout{}, fmt.Errorf("parameters of %s: %w: linear %s does not share with itself", EncodeOp, task.ErrInvalid, v.Name)
+	}
+	return x, nil
 }
 
 func (p *EncodeParams) encodeLayout(m *shard.Manifest, e *EncodeLinear, out *ItemLayout, l *Layout) error {
@@ -188,25 +209,30 @@ func (p *EncodeParams) encodeLayout(m *shard.Manifest, e *EncodeLinear, out *Ite
 	if e.Format == FormatDense {
 		out.Tensors = []shard.TensorSpec{{Name: x.Linear.Tensor, DType: d, Shape: []int64{x.Linear.Rows, x.Linear.Cols}}}
 	} else {
-		module, err := Quantized(x).Tensors(shard.Format(e.Format))
+		q, err := Quantized(x)
 		if err != nil {
 			return err
 		}
-		// The codes first: what is aside is known once they are out, and so the
+		module, err := q.Tensors()
+		if err != nil {
+			return err
+		}
+		out.stream = streaming(x.Layout.Components)
+		// What streams comes first: the rest is known once it is out, and so the
 		// linear is encoded once.
 		slices.SortStableFunc(module, func(a, b shard.ModuleTensor) int {
-			return cmp.Compare(bit(a.Part != shard.PartCodes), bit(b.Part != shard.PartCodes))
+			return cmp.Compare(bit(a.Part != out.stream), bit(b.Part != out.stream))
 		})
 		for _, t := range module {
 			out.Tensors = append(out.Tensors, t.TensorSpec)
 			out.module = append(out.module, t.Part)
 		}
-		// Codes stream; scales and zero points have another place in the file and wait
+		// One component streams; the others have another place in the file and wait
 		// for it in memory, those of one linear after those of another. Zero points are
 		// packed into a second buffer.
 		need += out.aside()
 		for _, c := range x.Layout.Components {
-			if c.Name != compress.ComponentCodes {
+			if shard.Part(c.Name) != out.stream {
 				need += c.Bytes()
 			}
 		}
@@ -249,13 +275,22 @@ func (p *EncodeParams) rebuildLayout(m *shard.Manifest, it *Item, out *ItemLayou
 	return nil
 }
 
-// Quantized describes an encoded linear to the formats.
-func Quantized(x EncodedLayout) shard.QuantizedLinear {
-	s := x.Layout.Scheme
-	return shard.QuantizedLinear{
-		Name: x.Linear.Name, Rows: x.Linear.Rows, Cols: x.Linear.Cols,
-		Scheme: shard.Scheme{Bits: s.Bits, Symmetric: s.Symmetric, Strategy: s.Strategy, Group: s.Group, ScaleDType: shard.DType(s.ScaleDType)},
+// streaming names the component that streams: the codes, and where there are none the one of the most bytes that grows with the rows.
+func streaming(components []compress.Component) shard.Part {
+	var best *compress.Component
+	for i := range components {
+		c := &components[i]
+		if c.Name == compress.ComponentCodes {
+			return shard.PartCodes
+		}
+		if !c.Whole && (best == nil || c.Bytes() > best.Bytes()) {
+			best = c
+		}
 	}
+	if best == nil {
+		return ""
+	}
+	return shard.Part(best.Name)
 }
 
 func bit(b bool) int {

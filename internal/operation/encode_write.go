@@ -23,18 +23,21 @@ type encodeJob struct {
 	*buffers // for as long as it writes
 
 	stats [][]LinearStats // by item
-	aside map[int]*aside  // by item: what waits for its place in the file
+	aside map[int]aside   // by item: what waits for its place in the file
+
+	prepared     []compress.RowEncoder // of linears that share, for the next of them
+	preparedName string                // the first of them
 }
 
-// aside holds the components of a linear that are small beside its codes.
-type aside struct{ scales, zeros []byte }
+// aside holds the components of a linear that are small beside the one that streams, as they are stored.
+type aside map[shard.Part][]byte
 
 // write makes the file's tensors in their order.
 func (j *encodeJob) write(ctx context.Context, w io.Writer, p *pool) error {
 	j.buffers = p.get()
 	defer p.put(j.buffers)
 	j.stats = make([][]LinearStats, len(j.layout.Items))
-	j.aside = map[int]*aside{}
+	j.aside = map[int]aside{}
 	out, err := shard.NewWriter(w, j.layout.File)
 	if err != nil {
 		return err
@@ -146,7 +149,7 @@ func (j *encodeJob) each(ctx context.Context, x EncodedLayout, emit func(*compre
 	}
 	rows := rowsAt(src.row, x.Layout.RowUnit)
 	src.silent = true
-	enc, err := x.Method.Prepare(ctx, []compress.Weights{src}, compress.Options{Kernel: j.env.Kernel, PanelRows: rows})
+	enc, err := j.prepare(ctx, x, src, rows)
 	if err != nil {
 		return none, err
 	}
@@ -156,7 +159,7 @@ func (j *encodeJob) each(ctx context.Context, x EncodedLayout, emit func(*compre
 		if err != nil {
 			return none, err
 		}
-		if err := enc[0].Rows(&j.encoded, p); err != nil {
+		if err := enc.Rows(&j.encoded, p); err != nil {
 			return none, err
 		}
 		lost = compress.Sum(lost, j.encoded.Error)
@@ -168,6 +171,37 @@ func (j *encodeJob) each(ctx context.Context, x EncodedLayout, emit func(*compre
 	return LinearStats{Name: x.Linear.Name, Error: finite(lost), Power: finite(power)}, nil
 }
 
+// prepare makes the encoder of a linear. Linears that share are prepared together, and once as long as they follow each other.
+func (j *encodeJob) prepare(ctx context.Context, x EncodedLayout, src *weights, rows int) (compress.RowEncoder, error) {
+	o := compress.Options{Kernel: j.env.Kernel, PanelRows: rows, Seed: x.Seed}
+	if len(x.Share) == 0 {
+		enc, err := x.Method.Prepare(ctx, []compress.Weights{src}, o)
+		if err != nil {
+			return nil, err
+		}
+		return enc[0], nil
+	}
+	name := x.Share[0].Name
+	if j.preparedName != name || len(j.prepared) != len(x.Share) {
+		j.prepared, j.preparedName = nil, ""
+		group := make([]compress.Weights, len(x.Share))
+		for i, peer := range x.Share {
+			w, err := j.weights(EncodedLayout{Linear: peer})
+			if err != nil {
+				return nil, err
+			}
+			w.silent = true
+			group[i] = w
+		}
+		enc, err := x.Method.Prepare(ctx, group, o)
+		if err != nil {
+			return nil, err
+		}
+		j.prepared, j.preparedName = enc, name
+	}
+	return j.prepared[x.At], nil
+}
+
 func finite(v float64) *float64 {
 	if math.IsInf(v, 0) || math.IsNaN(v) {
 		return nil
@@ -175,87 +209,89 @@ func finite(v float64) *float64 {
 	return &v
 }
 
-// encode writes one tensor of a packed module. Whichever of codes and scales comes
-// first in the file, the linear is encoded for it: codes go out as they come, and
-// what is small waits for its own tensor.
+// encode writes one tensor of an encoded module. Whichever of them comes first in the file, the linear is
+// encoded for it: the largest goes out as it comes, and what is small waits for its own
+// tensor.
 func (j *encodeJob) encode(ctx context.Context, out io.Writer, p part) error {
 	lay := &j.layout.Items[p.item]
 	x, what := lay.Encoded[0], lay.module[p.tensor]
 	if what == shard.PartShape {
-		_, err := out.Write(Quantized(x).ShapeData())
+		q, err := Quantized(x)
+		if err != nil {
+			return err
+		}
+		_, err = out.Write(q.ShapeData())
 		return err
 	}
-	if what == shard.PartCodes || j.aside[p.item] == nil {
-		var codes io.Writer
-		if what == shard.PartCodes {
-			codes = out
+	if what == lay.stream || j.aside[p.item] == nil {
+		var stream io.Writer
+		if what == lay.stream {
+			stream = out
 		}
-		if err := j.encodeLinear(ctx, codes, p.item, x); err != nil {
+		if err := j.encodeLinear(ctx, stream, p.item, x); err != nil {
 			return err
 		}
 	}
-	var data []byte
-	switch what {
-	case shard.PartScales:
-		data, j.aside[p.item].scales = j.aside[p.item].scales, nil
-	case shard.PartZeros:
-		data, j.aside[p.item].zeros = j.aside[p.item].zeros, nil
-	default:
+	if what == lay.stream {
 		return nil
 	}
+	data := j.aside[p.item][what]
+	delete(j.aside[p.item], what)
 	_, err := out.Write(data)
 	j.give(data)
 	return err
 }
 
-// encodeLinear encodes an item's linear, writes the codes if somebody wants them
-// and puts scales and zero points aside.
-func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int, x EncodedLayout) error {
-	index := map[string]int{}
-	for i, c := range x.Layout.Components {
-		index[c.Name] = i
-	}
-	zeros, asymmetric := index[compress.ComponentZeros]
-	scale := x.Layout.Components[index[compress.ComponentScales]]
-	// At their full size at once: growing would leave twice as much behind as garbage.
-	keep := &aside{scales: j.take(scale.Bytes())}
-	if asymmetric {
-		keep.zeros = j.take(x.Layout.Components[zeros].Bytes())
+// encodeLinear encodes an item's linear, writes the component that streams if somebody wants it
+// and puts the others aside.
+func (j *encodeJob) encodeLinear(ctx context.Context, stream io.Writer, item int, x EncodedLayout) error {
+	streams := j.layout.Items[item].stream
+	keep := aside{}
+	for _, c := range x.Layout.Components {
+		if shard.Part(c.Name) != streams {
+			// At their full size at once: growing would leave twice as much behind as garbage.
+			keep[shard.Part(c.Name)] = j.take(c.Bytes())
+		}
 	}
 	stats, err := j.each(ctx, x, func(e *compress.Encoded) error {
-		if !scale.Whole || e.Row == 0 { // every panel carries a whole component in full
-			keep.scales = append(keep.scales, e.Data[index[compress.ComponentScales]]...)
-			if asymmetric {
-				keep.zeros = append(keep.zeros, e.Data[zeros]...)
+		for i, c := range x.Layout.Components {
+			name, data := shard.Part(c.Name), e.Data[i]
+			if name != streams {
+				if !c.Whole || e.Row == 0 { // every panel carries a whole component in full
+					keep[name] = append(keep[name], data...)
+				}
+				continue
 			}
-		}
-		if codes == nil {
-			return nil
-		}
-		data := e.Data[index[compress.ComponentCodes]]
-		if x.Format == FormatInt {
-			j.unpacked = grow(j.unpacked, e.Rows*int(x.Linear.Cols))
-			if err := shard.CodesToInt8(j.unpacked, data, int(x.Linear.Cols), x.Layout.Scheme.Bits); err != nil {
+			if stream == nil {
+				continue
+			}
+			if x.Format == FormatInt {
+				j.unpacked = grow(j.unpacked, e.Rows*int(x.Linear.Cols))
+				if err := shard.CodesToInt8(j.unpacked, data, int(x.Linear.Cols), x.Layout.Scheme.CodeBits()); err != nil {
+					return err
+				}
+				data = j.unpacked
+			}
+			if _, err := stream.Write(data); err != nil {
 				return err
 			}
-			data = j.unpacked
 		}
-		_, err := codes.Write(data)
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if asymmetric {
-		if keep.zeros, err = j.storedZeros(x, keep.zeros); err != nil {
+	if zeros, ok := keep[shard.PartZeros]; ok && (x.Format == FormatInt || x.Format == FormatPack) {
+		if keep[shard.PartZeros], err = j.storedZeros(x, zeros); err != nil {
 			return err
 		}
 	}
-	if old := j.aside[item]; old == nil {
+	if j.aside[item] == nil {
 		j.aside[item] = keep
 	} else {
-		j.give(keep.scales)
-		j.give(keep.zeros)
+		for _, b := range keep {
+			j.give(b)
+		}
 	}
 	j.stats[item] = []LinearStats{stats}
 	return nil
@@ -263,7 +299,7 @@ func (j *encodeJob) encodeLinear(ctx context.Context, codes io.Writer, item int,
 
 // storedZeros turns zero points into the tensor that the format wants.
 func (j *encodeJob) storedZeros(x EncodedLayout, zeros []byte) ([]byte, error) {
-	bits := x.Layout.Scheme.Bits
+	bits := x.Layout.Scheme.CodeBits()
 	if x.Format == FormatInt {
 		shard.ZerosToInt8(zeros, zeros, bits)
 		return zeros, nil

@@ -37,8 +37,16 @@ func panelNeed(m *shard.Manifest, l shard.Linear, unit, becomes int64) (int64, e
 // place in the file. stored is the type that a dense result has.
 func (x EncodedLayout) need(m *shard.Manifest, stored shard.DType) (int64, error) {
 	becomes := int64(8 + 8) // the sums of its error and power
+	var whole int64
 	for _, c := range x.Layout.Components {
-		becomes += c.RowBytes()
+		switch {
+		case c.Whole:
+			whole += c.Bytes() // the method's own
+		case c.Ragged:
+			becomes += 2 * ((c.Bytes() + x.Linear.Rows - 1) / max(x.Linear.Rows, 1)) // some rows have more than others
+		default:
+			becomes += c.RowBytes()
+		}
 	}
 	switch x.Format {
 	case FormatDense:
@@ -47,14 +55,18 @@ func (x EncodedLayout) need(m *shard.Manifest, stored shard.DType) (int64, error
 		becomes += x.Linear.Cols
 	}
 	n, err := panelNeed(m, x.Linear, x.Layout.RowUnit, becomes)
-	return n + x.Layout.Scratch, err
+	n += whole + x.Layout.Scratch
+	if len(x.Share) > 1 {
+		n += int64(len(x.Share)-1) * (whole + x.Layout.Scratch)
+	}
+	return n, err
 }
 
-// aside is the size of what a packed module has beside its codes, in bytes.
+// aside is the size of what an encoded module has beside what streams, in bytes.
 func (it *ItemLayout) aside() int64 {
 	var n int64
 	for i, t := range it.Tensors {
-		if it.module != nil && it.module[i] != shard.PartCodes {
+		if it.module != nil && it.module[i] != it.stream {
 			b, _ := t.Bytes() // one that has no size is refused when the file is arranged
 			n += b
 		}

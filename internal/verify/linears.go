@@ -28,7 +28,11 @@ const lanes = 16
 // the root. That is next to nothing for groups and grows with a row's width where
 // all its columns share a scale.
 func tolerance(reported float64, x operation.EncodedLayout, stored shard.DType) float64 {
-	t := (1e-4+float64(x.Layout.Scheme.Group)/lanes*0x1p-24)*reported + 1e-6
+	group := x.Linear.Cols
+	if s, ok := x.Layout.Scheme.(compress.Int); ok {
+		group = s.Group
+	}
+	t := (1e-4+float64(group)/lanes*0x1p-24)*reported + 1e-6
 	if x.Format == operation.FormatDense {
 		// The report speaks of what the codes mean, a dense result rounds that to the
 		// stored type: by the triangle inequality the two differ by at most its unit
@@ -73,7 +77,7 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 				at := l
 				at.Name, at.Tensor = l.Name, l.Name+".weight"
 				at.Row, at.RowStep, at.Transposed, at.Expert, at.Scale, at.ScaleBlock = 0, 1, false, -1, "", [2]int64{}
-				lost, err := v.compare(ctx, src, l, v.plainRows(at))
+				lost, err := v.compare(ctx, src, l, 1, v.plainRows(at))
 				if err != nil {
 					return err
 				}
@@ -88,7 +92,7 @@ func (v *verifier) linears(ctx context.Context, src *shard.Checkpoint, plan *coo
 					v.problem("linear %s cannot be decoded: %v", x.Linear.Name, err)
 					continue
 				}
-				lost, err := v.compare(ctx, src, x.Linear, rows)
+				lost, err := v.compare(ctx, src, x.Linear, x.Layout.RowUnit, rows)
 				if err != nil {
 					return err
 				}
@@ -169,9 +173,10 @@ type rowReader func(ctx context.Context, row int64, rows int, dst []float32) err
 type sums struct{ error, power float64 }
 
 // compare decodes a linear of the result and subtracts the source's.
-func (v *verifier) compare(ctx context.Context, src *shard.Checkpoint, l shard.Linear, decoded rowReader) (sums, error) {
+func (v *verifier) compare(ctx context.Context, src *shard.Checkpoint, l shard.Linear, unit int64, decoded rowReader) (sums, error) {
 	want := plainRows(src, l)
-	per := int(max(panelWeights/max(l.Cols, 1), 1))
+	unit = max(unit, 1)
+	per := int(max(panelWeights/max(l.Cols, 1)/unit, 1) * unit) // panels start at whole units
 	a, b := make([]float32, int64(per)*l.Cols), make([]float32, int64(per)*l.Cols)
 	var s sums
 	for row := int64(0); row < l.Rows; row += int64(per) {
@@ -231,95 +236,153 @@ func (v *verifier) rows(ctx context.Context, item operation.Item, x operation.En
 		at.Scale, at.ScaleBlock = "", [2]int64{} // FP8 was decoded
 		return v.plainRows(at), nil
 	}
-	return v.packedRows(ctx, x)
+	return v.encodedRows(ctx, x)
 }
 
-// packedRows reads a linear in one of the formats of compressed-tensors.
-func (v *verifier) packedRows(ctx context.Context, x operation.EncodedLayout) (rowReader, error) {
-	l, s := x.Linear, x.Layout.Scheme
-	module, err := operation.Quantized(x).Tensors(shard.Format(x.Format))
+// encodedRows reads a linear whose components the result holds.
+func (v *verifier) encodedRows(ctx context.Context, x operation.EncodedLayout) (rowReader, error) {
+	q, err := operation.Quantized(x)
 	if err != nil {
 		return nil, err
 	}
-	var codes shard.Tensor
-	small := map[shard.Part][]byte{}
+	module, err := q.Tensors()
+	if err != nil {
+		return nil, err
+	}
+	parts := map[string]shard.Tensor{}
 	for _, mt := range module {
 		t, ok := v.result.Manifest.Tensor(mt.Name)
 		if !ok {
 			return nil, fmt.Errorf("tensor %s is missing", mt.Name)
 		}
-		if mt.Part == shard.PartCodes {
-			codes = t
+		if mt.Part != shard.PartShape {
+			parts[string(mt.Part)] = t
 			continue
 		}
-		b := make([]byte, t.Length)
-		if err := v.result.ReadAt(ctx, t.File, b, t.Offset); err != nil {
+		shape := make([]byte, t.Length)
+		if err := v.result.ReadAt(ctx, t.File, shape, t.Offset); err != nil {
 			return nil, err
 		}
-		small[mt.Part] = b
-	}
-	if shape, ok := small[shard.PartShape]; ok && !bytes.Equal(shape, operation.Quantized(x).ShapeData()) {
-		return nil, fmt.Errorf("weight_shape does not say %d × %d", l.Rows, l.Cols)
-	}
-	zeros, err := plainZeros(x, small[shard.PartZeros])
-	if err != nil {
-		return nil, err
-	}
-	cols := int(l.Cols)
-	stored := codes.Length / l.Rows // bytes of a row in the file
-	packed := tensor.PackedRowBytes(cols, s.Bits)
-	scales := small[shard.PartScales]
-	var raw, unpacked []byte
-	return func(ctx context.Context, row int64, rows int, dst []float32) error {
-		if n := int64(rows) * stored; int64(cap(raw)) < n {
-			raw = make([]byte, n)
-		} else {
-			raw = raw[:n]
+		if !bytes.Equal(shape, q.ShapeData()) {
+			return nil, fmt.Errorf("weight_shape does not say %d × %d", x.Linear.Rows, x.Linear.Cols)
 		}
-		if err := v.result.ReadAt(ctx, codes.File, raw, codes.Offset+row*stored); err != nil {
-			return err
+	}
+	r := &components{verifier: v, x: x, parts: parts, data: make([][]byte, len(x.Layout.Components)), at: make([]int64, len(x.Layout.Components))}
+	return r.rows, nil
+}
+
+// components reads the components of an encoded linear, rows after rows from the first.
+type components struct {
+	*verifier
+	x     operation.EncodedLayout
+	parts map[string]shard.Tensor // by component
+	data  [][]byte                // of the panel
+	at    []int64                 // how much of a ragged component has been read
+	zeros []byte                  // unpacked
+	raw   []byte
+}
+
+func (r *components) rows(ctx context.Context, row int64, rows int, dst []float32) error {
+	layout, cols := r.x.Layout, int(r.x.Linear.Cols)
+	e := &compress.Encoded{Row: row, Rows: rows, Data: r.data}
+	read := func(i int, offset, n int64) error {
+		t := r.parts[layout.Components[i].Name]
+		if offset < 0 || n < 0 || n > t.Length-offset {
+			return fmt.Errorf("tensor %s of %d bytes ends before the rows do", t.Name, t.Length)
 		}
-		data := raw
-		if x.Format == operation.FormatInt {
-			if n := rows * packed; cap(unpacked) < n {
-				unpacked = make([]byte, n)
-			} else {
-				unpacked = unpacked[:n]
-			}
-			if err := shard.Int8ToCodes(unpacked, raw, cols, s.Bits); err != nil {
+		if int64(cap(r.data[i])) < n {
+			r.data[i] = make([]byte, n)
+		}
+		r.data[i] = r.data[i][:n]
+		return r.result.ReadAt(ctx, t.File, r.data[i], t.Offset+offset)
+	}
+	for i, c := range layout.Components {
+		switch {
+		case c.Ragged:
+			continue // the others say how much
+		case r.converted(i):
+			if err := r.convert(ctx, i, row, rows); err != nil {
 				return err
 			}
-			data = unpacked
+			continue
 		}
-		e := &compress.Encoded{Row: row, Rows: rows, Data: [][]byte{data, ofRows(scales, s, row, rows, l.Rows)}}
-		if !s.Symmetric {
-			e.Data = append(e.Data, ofRows(zeros, s, row, rows, l.Rows))
+		offset := row / max(c.RowsPer, 1) * c.RowBytes()
+		if c.Whole {
+			offset = 0
 		}
-		return s.Decode(dst, cols, e)
-	}, nil
+		if err := read(i, offset, c.PanelBytes(int64(rows))); err != nil {
+			return err
+		}
+	}
+	for i, c := range layout.Components {
+		if !c.Ragged {
+			continue
+		}
+		s, ok := layout.Scheme.(compress.RaggedScheme)
+		if !ok {
+			return fmt.Errorf("scheme %s does not say where rows of %s end", layout.Scheme.Kind(), c.Name)
+		}
+		n, err := s.RaggedBytes(i, cols, e)
+		if err != nil {
+			return err
+		}
+		if row == 0 {
+			r.at[i] = 0
+		}
+		if err := read(i, r.at[i], n); err != nil {
+			return err
+		}
+		r.at[i] += n
+	}
+	return layout.Scheme.Decode(dst, cols, e)
 }
 
-// ofRows cuts the rows' part out of a component; what the whole tensor shares stays whole.
-func ofRows(b []byte, s compress.Scheme, row int64, rows int, total int64) []byte {
-	if s.Strategy == compress.StrategyTensor {
-		return b
+// converted reports whether the format stores a component otherwise than the method made it.
+func (r *components) converted(i int) bool {
+	switch name := shard.Part(r.x.Layout.Components[i].Name); {
+	case r.x.Format == operation.FormatInt:
+		return name != shard.PartScales
+	case r.x.Format == operation.FormatPack:
+		return name == shard.PartZeros
 	}
-	per := int64(len(b)) / total
-	return b[row*per : (row+int64(rows))*per]
+	return false
 }
 
-// plainZeros turns stored zero points into a byte for each, rows × groups.
-func plainZeros(x operation.EncodedLayout, stored []byte) ([]byte, error) {
-	s := x.Layout.Scheme
-	if s.Symmetric {
-		return nil, nil
+// convert reads integer codes or zero points, and turns them into what the method made.
+func (r *components) convert(ctx context.Context, i int, row int64, rows int) error {
+	c, bits, cols := r.x.Layout.Components[i], r.x.Layout.Scheme.CodeBits(), int(r.x.Linear.Cols)
+	t := r.parts[c.Name]
+	if shard.Part(c.Name) == shard.PartCodes {
+		n := rows * cols
+		if cap(r.raw) < n {
+			r.raw = make([]byte, n)
+		}
+		raw := r.raw[:n]
+		if err := r.result.ReadAt(ctx, t.File, raw, t.Offset+row*int64(cols)); err != nil {
+			return err
+		}
+		if packed := int(c.PanelBytes(int64(rows))); cap(r.data[i]) < packed {
+			r.data[i] = make([]byte, packed)
+		} else {
+			r.data[i] = r.data[i][:packed]
+		}
+		return shard.Int8ToCodes(r.data[i], raw, cols, bits)
 	}
-	if x.Format == operation.FormatInt {
-		out := make([]byte, len(stored))
-		shard.Int8ToZeros(out, stored, s.Bits)
-		return out, nil
+	if r.zeros == nil {
+		stored := make([]byte, t.Length)
+		if err := r.result.ReadAt(ctx, t.File, stored, t.Offset); err != nil {
+			return err
+		}
+		r.zeros = make([]byte, c.Bytes())
+		if r.x.Format == operation.FormatInt {
+			shard.Int8ToZeros(r.zeros, stored, bits)
+		} else if err := shard.UnpackZeros(r.zeros, stored, int(r.x.Linear.Rows), len(r.zeros)/int(r.x.Linear.Rows), bits); err != nil {
+			return err
+		}
 	}
-	rows, groups := int(x.Linear.Rows), int(x.Linear.Cols/s.Group)
-	out := make([]byte, rows*groups)
-	return out, shard.UnpackZeros(out, stored, rows, groups, s.Bits)
+	r.data[i] = r.zeros
+	if !c.Whole {
+		r.data[i] = r.zeros[row*c.RowBytes():][:int64(rows)*c.RowBytes()]
+	}
+	return nil
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/shardpress/shardpress/compress"
 )
 
-func TestSchemeDecode(t *testing.T) {
+func TestIntDecode(t *testing.T) {
 	t.Parallel()
-	scheme := func(bits int, symmetric bool, strategy string, group int64) compress.Scheme {
-		return compress.Scheme{Kind: compress.KindInt, Bits: bits, Symmetric: symmetric, Strategy: strategy, Group: group, ScaleDType: "BF16"}
+	scheme := func(bits int, symmetric bool, strategy string, group int64) compress.Int {
+		return compress.Int{Bits: bits, Symmetric: symmetric, Strategy: strategy, Group: group, ScaleDType: "BF16"}
 	}
 	tests := map[string]struct {
-		s    compress.Scheme
+		s    compress.Int
 		cols int
 		e    compress.Encoded
 		want []float32
@@ -47,27 +47,26 @@ func TestSchemeDecode(t *testing.T) {
 	}
 }
 
-func TestSchemeDecodeRefuses(t *testing.T) {
+func TestIntDecodeRefuses(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(s *compress.Scheme, e *compress.Encoded, cols *int){
-		"kind":          func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Kind = "" },
-		"bits":          func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Bits = 9 },
-		"negative bits": func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Bits = -4 },
-		"strategy":      func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Strategy = "block" },
-		"group":         func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Group = 3 },
-		"no group":      func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Group = 0 },
-		"channel":       func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.Strategy = compress.StrategyChannel },
-		"scale dtype":   func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.ScaleDType = "I8" },
-		"unknown dtype": func(s *compress.Scheme, _ *compress.Encoded, _ *int) { s.ScaleDType = "" },
-		"columns":       func(_ *compress.Scheme, _ *compress.Encoded, cols *int) { *cols = 0 },
-		"more rows":     func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Rows = 2 },
-		"negative rows": func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Rows = -1 },
-		"no zeros":      func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Data = e.Data[:2] },
-		"short codes":   func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Data[0] = e.Data[0][1:] },
-		"long scales":   func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Data[1] = append(e.Data[1], 0) },
-		"zero point":    func(_ *compress.Scheme, e *compress.Encoded, _ *int) { e.Data[2][1] = 16 },
+	for name, change := range map[string]func(s *compress.Int, e *compress.Encoded, cols *int){
+		"bits":          func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Bits = 9 },
+		"negative bits": func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Bits = -4 },
+		"strategy":      func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Strategy = "block" },
+		"group":         func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Group = 3 },
+		"no group":      func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Group = 0 },
+		"channel":       func(s *compress.Int, _ *compress.Encoded, _ *int) { s.Strategy = compress.StrategyChannel },
+		"scale dtype":   func(s *compress.Int, _ *compress.Encoded, _ *int) { s.ScaleDType = "I8" },
+		"unknown dtype": func(s *compress.Int, _ *compress.Encoded, _ *int) { s.ScaleDType = "" },
+		"columns":       func(_ *compress.Int, _ *compress.Encoded, cols *int) { *cols = 0 },
+		"more rows":     func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Rows = 2 },
+		"negative rows": func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Rows = -1 },
+		"no zeros":      func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Data = e.Data[:2] },
+		"short codes":   func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Data[0] = e.Data[0][1:] },
+		"long scales":   func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Data[1] = append(e.Data[1], 0) },
+		"zero point":    func(_ *compress.Int, e *compress.Encoded, _ *int) { e.Data[2][1] = 16 },
 	} {
-		s := compress.Scheme{Kind: compress.KindInt, Bits: 4, Strategy: compress.StrategyGroup, Group: 4, ScaleDType: "F16"}
+		s := compress.Int{Bits: 4, Strategy: compress.StrategyGroup, Group: 4, ScaleDType: "F16"}
 		e := compress.Encoded{Rows: 1, Data: [][]byte{make([]byte, 4), make([]byte, 4), make([]byte, 2)}}
 		cols, dst := 8, make([]float32, 8)
 		if err := s.Decode(dst, cols, &e); err != nil {
@@ -82,7 +81,7 @@ func TestSchemeDecodeRefuses(t *testing.T) {
 
 func TestComponents(t *testing.T) {
 	t.Parallel()
-	s := compress.Scheme{Kind: compress.KindInt, Bits: 3, Strategy: compress.StrategyTensor, Group: 33, ScaleDType: "F32"}
+	s := compress.Int{Bits: 3, Strategy: compress.StrategyTensor, Group: 33, ScaleDType: "F32"}
 	want := []compress.Component{
 		{Name: "codes", DType: "U8", Shape: []int64{5, 16}},
 		{Name: "scales", DType: "F32", Shape: []int64{1}, Whole: true},
