@@ -105,3 +105,21 @@ func bytesDivideF32AVX512(b *batch)
 
 //go:noescape
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
+
+//go:noescape
+func tile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
+
+//go:noescape
+func tile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func tile6x64F32AVX512(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
+
+//go:noescape
+func tile8x24F64AVX512(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func transpose8F32AVX2(dst, src *float32, blocks, from, to int)
+
+//go:noescape
+func transpose4F64AVX2(dst, src *float64, blocks, from, to int)

@@ -37,9 +37,10 @@ type tiles[T float] struct {
 	// kernel computes a whole tile. Element i, p of A is aRow*i + aCol*p elements
 	// from a; B is a panel: k rows of cols elements. Rows of C are ldc apart.
 	kernel func(k int, a *T, aRow, aCol int, b, c *T, ldc int, load bool)
-	// packB writes k rows of a panel, cols columns each, from columns that are
-	// contiguous (bRow is 1), for all k it can, and returns how many those are.
-	packB func(dst, src []T, k, bCol int) int
+	// packB, if there is one, writes rows of a whole panel of B from columns that
+	// are contiguous (bRow is 1), bCol elements apart: as many of k as it can, and
+	// returns how many those are.
+	packB func(dst, src []T, k, cols, bCol int) int
 }
 
 // workspace is what one thread packs into.
@@ -290,7 +291,7 @@ func (p *product[T]) packB(t *tiles[T], dst []T, pc, kb, jc, nb int) {
 		}
 		from, done := p.b[(jc+j)*p.bCol+pc:], 0
 		if n == t.cols && t.packB != nil {
-			done = t.packB(to, from, kb, p.bCol)
+			done = t.packB(to, from, kb, t.cols, p.bCol)
 		}
 		for q := done; q < kb; q++ {
 			row := to[q*t.cols:][:t.cols]

@@ -12,3 +12,7 @@ func (k *Kernels) encodeVector(r *GroupResult, src []byte, d DType, rows, cols, 
 
 // widenBF16 converts a prefix of dst and returns its length.
 func widenBF16(dst []float32, src []byte) int { return 0 }
+
+func tile32(*Kernels) *tiles[float32] { return plainTiles32() }
+
+func tile64(*Kernels) *tiles[float64] { return plainTiles64() }

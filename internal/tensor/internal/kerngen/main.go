@@ -33,6 +33,8 @@ func files() []file {
 		encodeFile(avx2),
 		encodeFile(avx512),
 		widenFile(),
+		gemmFile(avx2, "gemm_avx2_amd64.s"),
+		gemmFile(avx512, "gemm_avx512_amd64.s"),
 		declarations(),
 	}
 }

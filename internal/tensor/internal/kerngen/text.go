@@ -91,5 +91,8 @@ func declarations() file {
 		}
 	}
 	declare("widenBF16AVX2", "dst *float32, src *byte, blocks int")
+	for _, f := range gemmFunctions() {
+		declare(f[0], f[1])
+	}
 	return file{"declare_amd64.go", t.String()}
 }

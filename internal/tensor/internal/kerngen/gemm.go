@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// element is a type of the matrices that are multiplied.
+type element struct {
+	name string
+	goes string // the Go type
+	size int
+	op   string // suffix of instructions
+}
+
+var (
+	f32 = element{"F32", "float32", 4, "PS"}
+	f64 = element{"F64", "float64", 8, "PD"}
+)
+
+// tile is one microkernel: rows × vectors registers of sums, vectors registers
+// of B, and the rest for elements of A.
+type tile struct {
+	isa           isa
+	element       element
+	rows, vectors int
+}
+
+func tiles() []tile {
+	return []tile{
+		{avx2, f32, 6, 2},
+		{avx2, f64, 6, 2},
+		{avx512, f32, 6, 4},
+		{avx512, f64, 8, 3},
+	}
+}
+
+func (m tile) cols() int { return m.vectors * 4 * m.isa.step / m.element.size }
+
+func (m tile) function() string {
+	return fmt.Sprintf("tile%dx%d%s%s", m.rows, m.cols(), m.element.name, m.isa.name)
+}
+
+const tileArgs = "k int, a *%[1]s, aRow, aCol int, b, c *%[1]s, ldc int, load bool"
+
+// gemmFile prints the microkernels of one instruction set, and with AVX2 the
+// transposition that both use.
+func gemmFile(i isa, name string) file {
+	var t text
+	t.header()
+	for _, m := range tiles() {
+		if m.isa == i {
+			m.print(&t)
+		}
+	}
+	if i == avx2 {
+		transpose32(&t)
+		transpose64(&t)
+	}
+	return file{name, t.String()}
+}
+
+// rowAddress returns the address of row i of A: SI is at row 0, R8, R9, R10 and
+// R11 are 1, 3, 5 and 7 times the stride.
+func rowAddress(i int) string {
+	return []string{"(SI)", "(SI)(R8*1)", "(SI)(R8*2)", "(SI)(R9*1)", "(SI)(R8*4)", "(SI)(R10*1)", "(SI)(R9*2)", "(SI)(R11*1)"}[i]
+}
+
+// tileUnroll is the number of steps of k in one turn of the loop.
+const tileUnroll = 4
+
+// print prints a microkernel. A is broadcast by an instruction of its own: as an
+// operand of the multiplication it would be loaded once for each register of B.
+func (m tile) print(t *text) {
+	r, width := m.isa.reg, 4*m.isa.step
+	sum := func(i, j int) string { return fmt.Sprintf("%s%d", r, i*m.vectors+j) }
+	bReg := func(j int) string { return fmt.Sprintf("%s%d", r, m.rows*m.vectors+j) }
+	firstA := m.rows*m.vectors + m.vectors
+	spare := 2*m.isa.step - firstA // there are 16 registers of 8, 32 of 16
+	aReg := func(i int) string { return fmt.Sprintf("%s%d", r, firstA+i%spare) }
+	name, args := m.function(), fmt.Sprintf(tileArgs, m.element.goes)
+	fmt.Fprintf(t, "\n// func %s(%s)\n//\n// Computes a tile of C.\nTEXT ·%s(SB), NOSPLIT, $0-57\n", name, args, name)
+	t.op("MOVQ k+0(FP), CX; MOVQ a+8(FP), SI; MOVQ aRow+16(FP), R8; MOVQ aCol+24(FP), R12; MOVQ b+32(FP), DX; MOVQ c+40(FP), DI; MOVQ ldc+48(FP), BX; MOVBLZX load+56(FP), AX")
+	t.op("SHLQ $%d, R8; SHLQ $%d, R12; SHLQ $%d, BX", log2(m.element.size), log2(m.element.size), log2(m.element.size))
+	t.op("LEAQ (R8)(R8*2), R9; LEAQ (R8)(R8*4), R10")
+	if m.rows > 7 {
+		t.op("LEAQ (R9)(R8*4), R11")
+	}
+	t.op("MOVQ DI, R13; TESTL AX, AX; JNE load")
+	for i := range m.rows {
+		for j := range m.vectors {
+			if m.isa == avx512 {
+				t.op("VPXORD %[1]s, %[1]s, %[1]s", sum(i, j))
+			} else {
+				t.op("VXORPS %[1]s, %[1]s, %[1]s", sum(i, j))
+			}
+		}
+		if i > 0 {
+			t.op("ADDQ BX, R13")
+		}
+		for j := 0; j < m.vectors*width; j += 64 {
+			t.op("PREFETCHT0 %d(R13)", j)
+		}
+	}
+	t.op("JMP begin")
+	t.label("load")
+	for i := range m.rows {
+		if i > 0 {
+			t.op("ADDQ BX, R13")
+		}
+		for j := range m.vectors {
+			t.op("VMOVU%s %d(R13), %s", m.element.op, j*width, sum(i, j))
+		}
+	}
+	step := func(u int) {
+		for j := range m.vectors {
+			t.op("VMOVU%s %d(DX), %s", m.element.op, (u*m.vectors+j)*width, bReg(j))
+		}
+		for i := range m.rows {
+			t.op("VBROADCASTS%s %s, %s", m.element.op[1:], rowAddress(i), aReg(i))
+			for j := range m.vectors {
+				t.op("VFMADD231%s %s, %s, %s", m.element.op, bReg(j), aReg(i), sum(i, j))
+			}
+		}
+		t.op("ADDQ R12, SI")
+	}
+	t.label("begin")
+	t.op("MOVQ CX, AX; SHRQ $%d, AX; JEQ rest", log2(tileUnroll))
+	t.label("next")
+	for u := range tileUnroll {
+		step(u)
+	}
+	t.op("ADDQ $%d, DX; DECQ AX; JNZ next", tileUnroll*m.vectors*width)
+	t.label("rest")
+	t.op("ANDQ $%d, CX; JEQ store", tileUnroll-1)
+	t.label("single")
+	step(0)
+	t.op("ADDQ $%d, DX; DECQ CX; JNZ single", m.vectors*width)
+	t.label("store")
+	for i := range m.rows {
+		for j := range m.vectors {
+			t.op("VMOVU%s %s, %d(DI)", m.element.op, sum(i, j), j*width)
+		}
+		if i < m.rows-1 {
+			t.op("ADDQ BX, DI")
+		}
+	}
+	t.end()
+}
+
+const transposeArgs = "dst, src *%s, blocks, from, to int"
+
+// transposeBegin opens a function that transposes blocks squares: the rows of
+// the source are from bytes apart, those of the target to.
+func transposeBegin(t *text, name string, e element) {
+	fmt.Fprintf(t, "\n// func %s(%s)\n//\n// Transposes squares that lie one after the other in src, one below the other in dst.\nTEXT ·%s(SB), NOSPLIT, $0-40\n",
+		name, fmt.Sprintf(transposeArgs, e.goes), name)
+	t.op("MOVQ dst+0(FP), DI; MOVQ src+8(FP), SI; MOVQ blocks+16(FP), CX; MOVQ from+24(FP), R8; MOVQ to+32(FP), R12")
+	t.op("LEAQ (R8)(R8*2), R9; LEAQ (R8)(R8*4), R10; LEAQ (R9)(R8*4), R11")
+	t.op("LEAQ (R12)(R12*2), R13; LEAQ (R12)(R12*4), AX; LEAQ (R13)(R12*4), BX")
+	t.label("next")
+}
+
+func targetAddress(i int) string {
+	return []string{"(DI)", "(DI)(R12*1)", "(DI)(R12*2)", "(DI)(R13*1)", "(DI)(R12*4)", "(DI)(AX*1)", "(DI)(R13*2)", "(DI)(BX*1)"}[i]
+}
+
+// transpose32 prints squares of 8. Rows i and i+4 meet in one register, so that
+// no step after the loads crosses its halves.
+func transpose32(t *text) {
+	transposeBegin(t, "transpose8F32AVX2", f32)
+	high := func(i int) string { // 16 bytes further on
+		return "16" + rowAddress(i)
+	}
+	for i := range 4 {
+		t.op("VMOVUPS %s, X%d; VINSERTF128 $1, %s, Y%d, Y%d", rowAddress(i), i, rowAddress(i+4), i, i)
+		t.op("VMOVUPS %s, X%d; VINSERTF128 $1, %s, Y%d, Y%d", high(i), i+4, high(i+4), i+4, i+4)
+	}
+	for _, h := range []int{0, 4} {
+		t.op("VUNPCKLPS Y%d, Y%d, Y8; VUNPCKHPS Y%d, Y%d, Y9", h+1, h, h+1, h)
+		t.op("VUNPCKLPS Y%d, Y%d, Y10; VUNPCKHPS Y%d, Y%d, Y11", h+3, h+2, h+3, h+2)
+		for j, pair := range [][2]string{{"Y10", "Y8"}, {"Y11", "Y9"}} {
+			t.op("VUNPCKLPD %s, %s, Y12; VMOVUPS Y12, %s", pair[0], pair[1], targetAddress(h+2*j))
+			t.op("VUNPCKHPD %s, %s, Y13; VMOVUPS Y13, %s", pair[0], pair[1], targetAddress(h+2*j+1))
+		}
+	}
+	t.op("ADDQ $32, SI; LEAQ (DI)(R12*8), DI; DECQ CX; JNZ next")
+	t.end()
+}
+
+// transpose64 prints squares of 4.
+func transpose64(t *text) {
+	transposeBegin(t, "transpose4F64AVX2", f64)
+	for i := range 2 {
+		t.op("VMOVUPD %s, X%d; VINSERTF128 $1, %s, Y%d, Y%d", rowAddress(i), i, rowAddress(i+2), i, i)
+		t.op("VMOVUPD 16%s, X%d; VINSERTF128 $1, 16%s, Y%d, Y%d", rowAddress(i), i+2, rowAddress(i+2), i+2, i+2)
+	}
+	for j, pair := range [][2]int{{1, 0}, {3, 2}} {
+		t.op("VUNPCKLPD Y%d, Y%d, Y4; VMOVUPD Y4, %s", pair[0], pair[1], targetAddress(2*j))
+		t.op("VUNPCKHPD Y%d, Y%d, Y5; VMOVUPD Y5, %s", pair[0], pair[1], targetAddress(2*j+1))
+	}
+	t.op("ADDQ $32, SI; LEAQ (DI)(R12*4), DI; DECQ CX; JNZ next")
+	t.end()
+}
+
+// gemmFunctions lists the declarations of what is printed here.
+func gemmFunctions() [][2]string {
+	var fs [][2]string
+	for _, m := range tiles() {
+		fs = append(fs, [2]string{m.function(), fmt.Sprintf(tileArgs, m.element.goes)})
+	}
+	return slices.Concat(fs, [][2]string{
+		{"transpose8F32AVX2", fmt.Sprintf(transposeArgs, f32.goes)},
+		{"transpose4F64AVX2", fmt.Sprintf(transposeArgs, f64.goes)},
+	})
+}
