@@ -27,10 +27,13 @@ const (
 // --report names. docs/report.md explains every field, and a test of cmd/shardpress
 // keeps it so.
 type Record struct {
-	Version int             `json:"version"`
-	Run     string          `json:"run"`
-	State   string          `json:"state"`
-	Error   string          `json:"error"`
+	Version int    `json:"version"`
+	Run     string `json:"run"`
+	State   string `json:"state"`
+	Error   string `json:"error"`
+	// Invalid says that the error is one of what was asked for: the same again will
+	// fail again, on any machine.
+	Invalid bool            `json:"invalid"`
 	Model   string          `json:"model"`
 	Out     string          `json:"out"`
 	Recipe  json.RawMessage `json:"recipe"` // canonical
@@ -89,7 +92,7 @@ func (d *driver) summarize(state string, err error, elapsed time.Duration) {
 	r := NewRecord(o.Run, asked("model"), asked("out"), d.recipe)
 	r.State = state
 	if err != nil {
-		r.Error = err.Error()
+		r.Error, r.Invalid = err.Error(), invalid(err)
 	}
 	for i, u := range d.Plan.Units {
 		t := RecordTask{Task: u.ID.String(), File: u.File, State: TaskUnfinished, SourceBytes: u.Layout.SourceBytes}

@@ -286,7 +286,7 @@ func (s *Service) refuse(ctx context.Context, sub *Submission, cause error) erro
 	ctx = context.WithoutCancel(ctx)
 	asked := func(key string) string { v, _ := sub.Request[key].(string); return v }
 	r := NewRecord(sub.Run, asked("model"), asked("out"), sub.Recipe)
-	r.State, r.Error = StateFailed, cause.Error()
+	r.State, r.Error, r.Invalid = StateFailed, cause.Error(), invalid(cause)
 	if errors.Is(cause, ErrCancelled) {
 		r.State = StateCancelled
 	}

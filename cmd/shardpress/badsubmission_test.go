@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,5 +41,21 @@ func TestBadSubmission(t *testing.T) {
 				t.Errorf("it was uploaded first:\n%s", stdout)
 			}
 		})
+	}
+}
+
+// TestBadWeightsOnAFleet ends as on one machine: a fault of the checkpoint, which is
+// the client's, is no failure of the fleet.
+func TestBadWeightsOnAFleet(t *testing.T) {
+	t.Parallel()
+	all := tiny()
+	named(t, all, "model.layers.1.mlp.down_proj.weight").set(77*tinyMLP+201, float32(math.NaN()))
+	root, model := checkpoint(t, safetensors(all...))
+	f := newFleet(t)
+	f.coordinator("c1")
+	f.worker("w1", "256M", 1)
+	code, stdout, stderr := f.call("compress", "--nats", f.nats, "--model", model, "--recipe", "w4a16-rtn", "--out", filepath.Join(root, "out"))
+	if code != exitInvalid || !strings.Contains(stderr, "model.layers.1.mlp.down_proj") || !strings.Contains(stderr, "row 77") {
+		t.Errorf("exit code %d, want %d and the weight:\n%s%s", code, exitInvalid, stdout, stderr)
 	}
 }

@@ -146,7 +146,7 @@ func recordOf(ctx context.Context, j *local.Job, o *coordinator.Outcome, err err
 		r = coordinator.NewRecord("", model, j.Out, recipe)
 	}
 	// The run has an end of its own, before its result is finished.
-	r.State, r.Error = coordinator.StateDone, ""
+	r.State, r.Error, r.Invalid = coordinator.StateDone, "", false
 	switch {
 	case err == nil:
 		return r
@@ -158,7 +158,7 @@ func recordOf(ctx context.Context, j *local.Job, o *coordinator.Outcome, err err
 	default:
 		r.State = coordinator.StateFailed
 	}
-	r.Error = err.Error()
+	r.Error, r.Invalid = err.Error(), exitCode(err) == exitInvalid
 	return r
 }
 

@@ -54,6 +54,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitInterrupted
 	}
 	fmt.Fprintf(stderr, "shardpress: %v\n", err)
+	return exitCode(err)
+}
+
+// exitCode says whose fault an error is.
+func exitCode(err error) int {
 	var usage *usageError
 	switch {
 	case errors.Is(err, errUnverified):

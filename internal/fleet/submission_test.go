@@ -2,10 +2,13 @@ package fleet_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/fleet"
+	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
 
@@ -84,6 +87,9 @@ func TestBadSubmissions(t *testing.T) {
 			})
 			if r.State != coordinator.StateFailed || r.Error == "" || !strings.Contains(r.Error, c.want) {
 				t.Errorf("%+v, want it failed because of %q", r, c.want)
+			}
+			if err := fleet.Ended(r); !r.Invalid || !errors.Is(err, task.ErrInvalid) || !strings.Contains(err.Error(), r.Error) {
+				t.Errorf("%+v gives %v, want an error of what was asked for", r, err)
 			}
 			w.closed(runs[i])
 		})

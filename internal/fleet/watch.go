@@ -14,6 +14,7 @@ import (
 
 	"github.com/shardpress/shardpress/coordinator"
 	"github.com/shardpress/shardpress/internal/queue"
+	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
 
@@ -227,5 +228,18 @@ func Ended(r *coordinator.Record) error {
 	case coordinator.StateCancelled:
 		return fmt.Errorf("run %s: %w", r.Run, coordinator.ErrCancelled)
 	}
-	return fmt.Errorf("run %s %s: %w", r.Run, r.State, errors.New(r.Error))
+	cause := errors.New(r.Error)
+	if r.Invalid {
+		cause = &invalidError{r.Error}
+	}
+	return fmt.Errorf("run %s %s: %w", r.Run, r.State, cause)
 }
+
+// invalidError is the error of a run that asked for what can never work. Its text
+// came over the wire and says so already.
+type invalidError struct{ text string }
+
+func (e *invalidError) Error() string { return e.text }
+
+// Is makes it a task.ErrInvalid.
+func (e *invalidError) Is(target error) bool { return target == task.ErrInvalid } //nolint:errorlint // Is compares one error, not a chain
