@@ -69,10 +69,11 @@ func (f *storeFlags) open(ctx context.Context) (objstore.Bucket, error) {
 	case f.store == "":
 		return nil, &usageError{fmt.Errorf("name the fleet's store with --store or %s, such as s3://bucket/prefix", envStore)}
 	case isS3(f.store):
-		if _, _, err := s3.ParseURL(f.store); err != nil {
+		o := f.options()
+		if err := o.Check(); err != nil {
 			return nil, &usageError{err}
 		}
-		return s3.Open(ctx, f.options())
+		return s3.Open(ctx, o)
 	default:
 		return objstore.CreateDir(f.store)
 	}
@@ -103,6 +104,9 @@ func (f *natsFlags) dial(ctx context.Context, name string, log *slog.Logger) (*q
 	}
 	o := f.Options
 	o.Name, o.Log = name, log
+	if err := o.Check(); err != nil {
+		return nil, &usageError{err}
+	}
 	return queue.Dial(ctx, o)
 }
 

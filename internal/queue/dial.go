@@ -59,6 +59,15 @@ func (o *Options) defaults() {
 	}
 }
 
+// Check reports what is wrong with the options themselves: a URL that is none, a
+// file that cannot be read. It asks no broker.
+func (o *Options) Check() error {
+	if _, _, err := o.connectOptions(); err != nil {
+		return fmt.Errorf("connect to broker: %w", err)
+	}
+	return nil
+}
+
 // Dial connects to a broker. While there is none it tries again, until ctx ends;
 // what cannot get better by waiting (a wrong password, a certificate nobody signed)
 // fails at once. A connection that stands is kept up for ever.

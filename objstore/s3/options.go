@@ -101,6 +101,19 @@ func (o Options) complete() (Options, error) {
 	return o, nil
 }
 
+// Check reports what is wrong with the options themselves, with what the environment
+// gives for those that are not set. It asks no server.
+func (o Options) Check() error {
+	if _, _, err := ParseURL(o.URL); err != nil {
+		return err
+	}
+	o, err := o.complete()
+	if err == nil {
+		_, err = parseEndpoint(o.Endpoint)
+	}
+	return err
+}
+
 // wrap lets the hook have the transport.
 func (o Options) wrap(t http.RoundTripper) http.RoundTripper {
 	if o.Transport == nil {
