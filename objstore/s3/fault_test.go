@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -85,6 +87,31 @@ func TestServerRestarts(t *testing.T) {
 	}
 	<-back
 	noUploads(t, b)
+}
+
+// A server that is not there, and a caller with less patience than this package: the
+// error is the context's, and says why.
+func TestOutOfTime(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	_, err = s3.Open(ctx, s3.Options{URL: "s3://bucket", Endpoint: "http://" + l.Addr().String(), Credentials: &s3.Credentials{AccessKeyID: "AKtopsecret", SecretAccessKey: "topsecret"}})
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v, want the context's error", err)
+	}
+	for _, says := range []string{l.Addr().String() + " cannot be reached", "connection refused"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want it to say %q", err, says)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "topsecret") {
+		t.Errorf("credentials in %v", err)
+	}
 }
 
 // The server is killed and does not come back: an error, and later nothing that could be

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -16,6 +17,7 @@ const (
 // do runs one operation of minio-go, which is one request, and repeats it while it
 // fails for a reason that may pass. What it returns is for explain.
 func (b *Bucket) do(ctx context.Context, op func(ctx context.Context, x *exchange) error) error {
+	var last *failure
 	for try := 0; ; try++ {
 		octx, cancel := context.WithCancel(ctx)
 		x := &exchange{cancel: cancel}
@@ -27,7 +29,7 @@ func (b *Bucket) do(ctx context.Context, op func(ctx context.Context, x *exchang
 			return nil
 		}
 		if e := ctx.Err(); e != nil {
-			return e
+			return b.gaveUp(e, last)
 		}
 		err = b.classify(err, x)
 		var f *failure
@@ -37,10 +39,21 @@ func (b *Bucket) do(ctx context.Context, op func(ctx context.Context, x *exchang
 		if f.expired { // ask the chain for others
 			b.creds.Expire()
 		}
+		last = f
 		if err := b.pause(ctx, try, x.retryAfter); err != nil {
-			return err
+			return b.gaveUp(err, last)
 		}
 	}
+}
+
+// gaveUp is the end of a context between tries, with what kept them from success: that
+// time ran out says nothing of a server that is down. It is the context's error and
+// nothing else to whoever asks what it is.
+func (b *Bucket) gaveUp(ended error, last *failure) error {
+	if last == nil {
+		return ended
+	}
+	return fmt.Errorf("%w: %s", ended, b.explanation(last, reading))
 }
 
 // pause waits before the next try: half of it fixed, so that a server gets time to
