@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shardpress/shardpress/objstore"
 )
 
 // TestBadSubmission has a fleet's client say what is wrong with a command line
@@ -61,5 +63,23 @@ func TestBadWeightsOnAFleet(t *testing.T) {
 	code, stdout, stderr := f.call("compress", "--nats", f.nats, "--model", model, "--recipe", "w4a16-rtn", "--out", filepath.Join(root, "out"))
 	if code != exitInvalid || !strings.Contains(stderr, "model.layers.1.mlp.down_proj") || !strings.Contains(stderr, "row 77") {
 		t.Errorf("exit code %d, want %d and the weight:\n%s%s", code, exitInvalid, stdout, stderr)
+	}
+}
+
+// TestUploadFails says once what could not be uploaded.
+func TestUploadFails(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store, err := objstore.CreateDir(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An object where the uploads should lie.
+	if _, err := store.Put(t.Context(), "sources", strings.NewReader("x"), 1, objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := f.call("compress", "--nats", f.nats, "--store", store.Root(), "--model", story, "--recipe", "w4a16-rtn", "--out", filepath.Join(f.dir, "out"))
+	if code != exitFailed || strings.Count(stderr, "upload ") != 1 || !strings.Contains(stderr, "models/story: put sources/") {
+		t.Errorf("exit code %d, want %d and one word of the upload:\n%s%s", code, exitFailed, stdout, stderr)
 	}
 }

@@ -242,7 +242,7 @@ func (s *submission) upload(ctx context.Context) (location string, err error) {
 		fmt.Fprintln(w)
 	}
 	if err != nil {
-		return "", fmt.Errorf("upload %s: %w", s.job.Model, err)
+		return "", err // which says that it is of an upload, and of what
 	}
 	return source.Uploaded(id), nil
 }
