@@ -75,7 +75,6 @@ func TestNothingConfigured(t *testing.T) {
 		if err := tel.ObserveBacklog(nil); err != nil {
 			t.Error(err)
 		}
-		tel.CheckHealth("x", nil)
 		tel.Flush(t.Context())
 		tel.Shutdown(t.Context())
 	}

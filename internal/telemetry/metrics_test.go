@@ -348,11 +348,6 @@ func TestHealth(t *testing.T) {
 	if code, body := ask(t, tel, "/healthz"); code != http.StatusOK || body != "ok\n" {
 		t.Errorf("health: %d %q", code, body)
 	}
-	broken := errors.New("dial nats://u:secret@h: refused")
-	tel.CheckHealth("broker", func(context.Context) error { return broken })
-	if code, body := ask(t, tel, "/healthz"); code != http.StatusServiceUnavailable || body != "broker: dial nats://h: refused\n" {
-		t.Errorf("health: %d %q", code, body)
-	}
 	if code, _ := ask(t, tel, "/debug/pprof/"); code != http.StatusNotFound {
 		t.Errorf("something else is served: %d", code)
 	}

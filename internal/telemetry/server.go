@@ -7,34 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-
-	"github.com/shardpress/shardpress/internal/redact"
 )
 
-// server answers Prometheus, and whoever asks whether the process is well.
+// server answers Prometheus, and whoever asks whether the process serves.
 type server struct {
 	addr string
 	http *http.Server
 	done chan struct{}
-
-	mu     sync.Mutex
-	checks []check
 }
-
-type check struct {
-	name string
-	well func(context.Context) error
-}
-
-// healthWithin bounds the answer to a question for health.
-const healthWithin = 2 * time.Second
 
 // listen opens the address and returns the reader that feeds what is asked there.
 func listen(ctx context.Context, addr string, log *slog.Logger) (*server, sdkmetric.Reader, error) {
@@ -54,7 +40,7 @@ func listen(ctx context.Context, addr string, log *slog.Logger) (*server, sdkmet
 		Timeout:             10 * time.Second,
 		ErrorHandling:       promhttp.ContinueOnError,
 	}))
-	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /healthz", health)
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -73,32 +59,11 @@ func listen(ctx context.Context, addr string, log *slog.Logger) (*server, sdkmet
 	return s, reader, nil
 }
 
-func (s *server) health(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), healthWithin)
-	defer cancel()
-	s.mu.Lock()
-	checks := append([]check(nil), s.checks...)
-	s.mu.Unlock()
+// health says that this process serves. That its broker or its store is away is no
+// reason to start it again: it waits for them.
+func health(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	for _, c := range checks {
-		if err := c.well(ctx); err != nil {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintf(w, "%s: %s\n", c.name, redact.Text(err.Error()))
-			return
-		}
-	}
 	fmt.Fprintln(w, "ok")
-}
-
-// CheckHealth has /healthz answer 503 with the name and the error for as long as
-// well reports one.
-func (t *Telemetry) CheckHealth(name string, well func(context.Context) error) {
-	if t.server == nil {
-		return
-	}
-	t.server.mu.Lock()
-	defer t.server.mu.Unlock()
-	t.server.checks = append(t.server.checks, check{name, well})
 }
 
 func (s *server) close(ctx context.Context) {
