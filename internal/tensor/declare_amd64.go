@@ -4,6 +4,8 @@
 
 package tensor
 
+import "unsafe"
+
 //go:noescape
 func scalesBF16(b *batch)
 
@@ -110,13 +112,46 @@ func widenBF16AVX2(dst *float32, src *byte, blocks int)
 func tile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
+func subTile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
+
+//go:noescape
 func tile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func subTile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
 
 //go:noescape
 func tile6x64F32AVX512(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
+func subTile6x64F32AVX512(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
+
+//go:noescape
 func tile8x24F64AVX512(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func subTile8x24F64AVX512(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func loopF32AVX2(turns int)
+
+//go:noescape
+func loopF64AVX2(turns int)
+
+//go:noescape
+func loopF32AVX512(turns int)
+
+//go:noescape
+func loopF64AVX512(turns int)
+
+//go:noescape
+func copyRows24AVX2(dst, src unsafe.Pointer, rows, from int)
+
+//go:noescape
+func copyRows48AVX2(dst, src unsafe.Pointer, rows, from int)
+
+//go:noescape
+func copyRows64AVX2(dst, src unsafe.Pointer, rows, from int)
 
 //go:noescape
 func transpose8F32AVX2(dst, src *float32, blocks, from, to int)

@@ -88,3 +88,11 @@ func checkMatrix[T float](op, name string, s []T, rows, cols, ld int) {
 		panic(fmt.Sprintf("tensor: %s: %s has %d elements, too few for %d × %d with rows %d apart", op, name, len(s), rows, cols, ld))
 	}
 }
+
+// FMALoop computes nothing, by as many fused multiply-adds of float32 as the
+// processor can, and returns how many floating-point operations those were: the
+// time it takes is the yardstick of products. One turn is about six cycles.
+func (k *Kernels) FMALoop(turns int) int { return fmaLoop32(k, max(turns, 1)) }
+
+// FMALoop64 is [Kernels.FMALoop] of float64.
+func (k *Kernels) FMALoop64(turns int) int { return fmaLoop64(k, max(turns, 1)) }

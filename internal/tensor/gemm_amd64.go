@@ -2,28 +2,48 @@
 
 package tensor
 
+import "unsafe"
+
 // Sizes of the blocks: a panel of B (kc × cols) and the packed block of A
 // (mc × kc) lie in the second-level cache together, a panel of A (rows × kc) in
 // the first-level one.
 
 func tile32(k *Kernels) *tiles[float32] {
+	t := &tiles[float32]{mc: 180, kc: 512, nc: 2048, packA: packA32, packB: packB32}
 	switch k.set() {
 	case avx512:
-		return &tiles[float32]{rows: 6, cols: 64, mc: 180, kc: 512, nc: 2048, kernel: tile6x64F32AVX512, packB: packB32}
+		t.rows, t.cols, t.kernel, t.subtract = 6, 64, tile6x64F32AVX512, subTile6x64F32AVX512
 	case avx2:
-		return &tiles[float32]{rows: 6, cols: 16, mc: 180, kc: 512, nc: 2048, kernel: tile6x16F32AVX2, packB: packB32}
+		t.rows, t.cols, t.kernel, t.subtract = 6, 16, tile6x16F32AVX2, subTile6x16F32AVX2
+	default:
+		return plainTiles32()
 	}
-	return plainTiles32()
+	return t
 }
 
 func tile64(k *Kernels) *tiles[float64] {
+	t := &tiles[float64]{mc: 120, kc: 384, nc: 1536, packB: packB64}
 	switch k.set() {
 	case avx512:
-		return &tiles[float64]{rows: 8, cols: 24, mc: 120, kc: 384, nc: 1536, kernel: tile8x24F64AVX512, packB: packB64}
+		t.rows, t.cols, t.kernel, t.subtract, t.packA = 8, 24, tile8x24F64AVX512, subTile8x24F64AVX512, packA64x8
 	case avx2:
-		return &tiles[float64]{rows: 6, cols: 8, mc: 120, kc: 384, nc: 1536, kernel: tile6x8F64AVX2, packB: packB64}
+		t.rows, t.cols, t.kernel, t.subtract, t.packA = 6, 8, tile6x8F64AVX2, subTile6x8F64AVX2, packA64x6
+	default:
+		return plainTiles64()
 	}
-	return plainTiles64()
+	return t
+}
+
+func packA32(dst, src []float32, k, aCol int) {
+	copyRows24AVX2(unsafe.Pointer(&dst[0]), unsafe.Pointer(&src[0]), k, 4*aCol)
+}
+
+func packA64x6(dst, src []float64, k, aCol int) {
+	copyRows48AVX2(unsafe.Pointer(&dst[0]), unsafe.Pointer(&src[0]), k, 8*aCol)
+}
+
+func packA64x8(dst, src []float64, k, aCol int) {
+	copyRows64AVX2(unsafe.Pointer(&dst[0]), unsafe.Pointer(&src[0]), k, 8*aCol)
 }
 
 // packB32 transposes squares of 8.
@@ -46,4 +66,31 @@ func packB64(dst, src []float64, k, cols, bCol int) int {
 		transpose4F64AVX2(&dst[j], &src[j*bCol], k/4, 8*bCol, 8*cols)
 	}
 	return k &^ 3
+}
+
+// loopSums is the number of registers in a turn of the loops.
+const loopSums = 12
+
+func fmaLoop32(k *Kernels, turns int) int {
+	switch k.set() {
+	case avx512:
+		loopF32AVX512(turns)
+		return turns * loopSums * 16 * 2
+	case avx2:
+		loopF32AVX2(turns)
+		return turns * loopSums * 8 * 2
+	}
+	return plainLoop(turns)
+}
+
+func fmaLoop64(k *Kernels, turns int) int {
+	switch k.set() {
+	case avx512:
+		loopF64AVX512(turns)
+		return turns * loopSums * 8 * 2
+	case avx2:
+		loopF64AVX2(turns)
+		return turns * loopSums * 4 * 2
+	}
+	return plainLoop(turns)
 }

@@ -27,6 +27,8 @@ type product[T float] struct {
 	shift int
 }
 
+type tileKernel[T float] func(k int, a *T, aRow, aCol int, b, c *T, ldc int, load bool)
+
 // tiles is a way to compute: a kernel for one tile of C, and the sizes of the
 // blocks around it. The sizes show in speed only.
 type tiles[T float] struct {
@@ -36,7 +38,12 @@ type tiles[T float] struct {
 	mc, kc, nc int
 	// kernel computes a whole tile. Element i, p of A is aRow*i + aCol*p elements
 	// from a; B is a panel: k rows of cols elements. Rows of C are ldc apart.
-	kernel func(k int, a *T, aRow, aCol int, b, c *T, ldc int, load bool)
+	kernel tileKernel[T]
+	// subtract is a kernel too, of C - A·B.
+	subtract tileKernel[T]
+	// packA, if there is one, writes a whole panel of A, k columns of rows
+	// elements, from columns that are contiguous (aRow is 1), aCol elements apart.
+	packA func(dst, src []T, k, aCol int)
 	// packB, if there is one, writes rows of a whole panel of B from columns that
 	// are contiguous (bRow is 1), bCol elements apart: as many of k as it can, and
 	// returns how many those are.
@@ -178,6 +185,10 @@ func (p *product[T]) compute(t *tiles[T], w *workspace[T]) {
 		return
 	}
 	mc, kc, nc := even(p.m, t.mc, t.rows), even(p.k, t.kc, 8), even(p.n, t.nc, t.cols)
+	kernel := t.kernel
+	if p.negate {
+		kernel = t.subtract
+	}
 	all := w.take(kc*(nc+mc) + t.rows*t.cols)
 	packedB, rest := all[:kc*nc], all[kc*nc:]
 	packedA, edge := rest[:kc*mc], rest[kc*mc:]
@@ -194,7 +205,7 @@ func (p *product[T]) compute(t *tiles[T], w *workspace[T]) {
 				aRow, aCol := p.packA(t, packedA, ic, mb, pc, kb)
 				for jr := 0; jr < nb; jr += t.cols {
 					for ir := 0; ir < mb; ir += t.rows {
-						p.tile(t, edge, packedA[ir*kb:], aRow, aCol, packedB[jr*kb:], kb, ic+ir, jc+jr, p.load || pc > 0)
+						p.tile(t, kernel, edge, packedA[ir*kb:], aRow, aCol, packedB[jr*kb:], kb, ic+ir, jc+jr, p.load || pc > 0)
 					}
 				}
 			}
@@ -224,13 +235,13 @@ func (p *product[T]) width(i, j, n int) int {
 
 // tile computes the tile at row i and column j of C. One that is not whole, or
 // crosses the diagonal, is computed as a whole one beside C.
-func (p *product[T]) tile(t *tiles[T], edge, a []T, aRow, aCol int, b []T, k, i, j int, load bool) {
+func (p *product[T]) tile(t *tiles[T], kernel tileKernel[T], edge, a []T, aRow, aCol int, b []T, k, i, j int, load bool) {
 	rows, cols := min(t.rows, p.m-i), min(t.cols, p.n-j)
 	if p.width(i+rows-1, j, cols) <= 0 {
 		return
 	}
 	if rows == t.rows && p.width(i, j, cols) == t.cols {
-		t.kernel(k, &a[0], aRow, aCol, &b[0], &p.c[i*p.ldc+j], p.ldc, load)
+		kernel(k, &a[0], aRow, aCol, &b[0], &p.c[i*p.ldc+j], p.ldc, load)
 		return
 	}
 	if load {
@@ -240,7 +251,7 @@ func (p *product[T]) tile(t *tiles[T], edge, a []T, aRow, aCol int, b []T, k, i,
 			}
 		}
 	}
-	t.kernel(k, &a[0], aRow, aCol, &b[0], &edge[0], t.cols, load)
+	kernel(k, &a[0], aRow, aCol, &b[0], &edge[0], t.cols, load)
 	for r := range rows {
 		if n := p.width(i+r, j, cols); n > 0 {
 			copy(p.c[(i+r)*p.ldc+j:][:n], edge[r*t.cols:])
@@ -262,17 +273,16 @@ func (p *product[T]) packA(t *tiles[T], dst []T, ic, mb, pc, kb int) (aRow, aCol
 	} else {
 		for i := 0; i < mb; i += t.rows {
 			to, n := dst[i*kb:], min(t.rows, mb-i)
+			if n == t.rows && t.packA != nil {
+				t.packA(to, p.a[pc*p.aCol+ic+i:], kb, p.aCol)
+				continue
+			}
 			for q := range kb {
 				copy(to[q*t.rows:][:n], p.a[(pc+q)*p.aCol+ic+i:])
 				clear(to[q*t.rows+n : (q+1)*t.rows])
 			}
 		}
 		aRow, aCol = 1, t.rows
-	}
-	if p.negate {
-		for i, x := range dst[:whole*kb] {
-			dst[i] = -x
-		}
 	}
 	return aRow, aCol
 }

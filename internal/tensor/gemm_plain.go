@@ -13,14 +13,31 @@ const (
 )
 
 func plainTiles32() *tiles[float32] {
-	return &tiles[float32]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile32}
+	return &tiles[float32]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile32, subtract: plainSub32}
 }
 
 func plainTiles64() *tiles[float64] {
-	return &tiles[float64]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile64}
+	return &tiles[float64]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile64, subtract: plainSub64}
 }
 
 func plainTile32(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool) {
+	plain32(1, k, a, aRow, aCol, b, c, ldc, load)
+}
+
+func plainSub32(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool) {
+	plain32(-1, k, a, aRow, aCol, b, c, ldc, load)
+}
+
+func plainTile64(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool) {
+	plain64(1, k, a, aRow, aCol, b, c, ldc, load)
+}
+
+func plainSub64(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool) {
+	plain64(-1, k, a, aRow, aCol, b, c, ldc, load)
+}
+
+// plain32 computes a tile of C + sign·A·B, sign being 1 or -1.
+func plain32(sign float32, k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool) {
 	as := unsafe.Slice(a, (plainRows-1)*aRow+(k-1)*aCol+1)
 	bs := unsafe.Slice(b, k*plainCols)
 	for i := range plainRows {
@@ -31,12 +48,12 @@ func plainTile32(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load
 		}
 		row := as[i*aRow:]
 		for p := range k {
-			x, y := float64(row[p*aCol]), (*[plainCols]float32)(bs[p*plainCols:])
+			x, y := sign*row[p*aCol], (*[plainCols]float32)(bs[p*plainCols:])
 			for j := range plainCols {
 				// FMA32, by hand because it is too large to be inlined.
-				sum := x*float64(y[j]) + float64(s[j])
+				sum := float64(x)*float64(y[j]) + float64(s[j])
 				if fmaUnsafe(sum) {
-					s[j] = fma32Odd(row[p*aCol], y[j], s[j])
+					s[j] = fma32Odd(x, y[j], s[j])
 				} else {
 					s[j] = float32(sum)
 				}
@@ -46,7 +63,8 @@ func plainTile32(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load
 	}
 }
 
-func plainTile64(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool) {
+// plain64 computes a tile of C + sign·A·B, sign being 1 or -1.
+func plain64(sign float64, k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool) {
 	as := unsafe.Slice(a, (plainRows-1)*aRow+(k-1)*aCol+1)
 	bs := unsafe.Slice(b, k*plainCols)
 	for i := range plainRows {
@@ -57,11 +75,26 @@ func plainTile64(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load
 		}
 		row := as[i*aRow:]
 		for p := range k {
-			x, y := row[p*aCol], (*[plainCols]float64)(bs[p*plainCols:])
+			x, y := sign*row[p*aCol], (*[plainCols]float64)(bs[p*plainCols:])
 			for j := range plainCols {
 				s[j] = math.FMA(x, y[j], s[j])
 			}
 		}
 		copy(to, s[:])
 	}
+}
+
+// plainLoop is FMALoop where there is no vector code: of float64, because a
+// fused float32 step is not one operation there.
+func plainLoop(turns int) int {
+	var x [4]float64
+	for range turns {
+		for i := range x {
+			x[i] = math.FMA(x[i], 0.5, 1)
+		}
+	}
+	if x[0] < 0 { // never: keeps the loop from being left out
+		return 0
+	}
+	return turns * len(x) * 2
 }

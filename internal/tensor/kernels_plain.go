@@ -16,3 +16,7 @@ func widenBF16(dst []float32, src []byte) int { return 0 }
 func tile32(*Kernels) *tiles[float32] { return plainTiles32() }
 
 func tile64(*Kernels) *tiles[float64] { return plainTiles64() }
+
+func fmaLoop32(_ *Kernels, turns int) int { return plainLoop(turns) }
+
+func fmaLoop64(_ *Kernels, turns int) int { return plainLoop(turns) }

@@ -24,21 +24,32 @@ type tile struct {
 	isa           isa
 	element       element
 	rows, vectors int
+	subtract      bool // C -= A·B
 }
 
 func tiles() []tile {
-	return []tile{
-		{avx2, f32, 6, 2},
-		{avx2, f64, 6, 2},
-		{avx512, f32, 6, 4},
-		{avx512, f64, 8, 3},
+	var ms []tile
+	for _, m := range []tile{
+		{isa: avx2, element: f32, rows: 6, vectors: 2},
+		{isa: avx2, element: f64, rows: 6, vectors: 2},
+		{isa: avx512, element: f32, rows: 6, vectors: 4},
+		{isa: avx512, element: f64, rows: 8, vectors: 3},
+	} {
+		ms = append(ms, m)
+		m.subtract = true
+		ms = append(ms, m)
 	}
+	return ms
 }
 
 func (m tile) cols() int { return m.vectors * 4 * m.isa.step / m.element.size }
 
 func (m tile) function() string {
-	return fmt.Sprintf("tile%dx%d%s%s", m.rows, m.cols(), m.element.name, m.isa.name)
+	name := "tile"
+	if m.subtract {
+		name = "subTile"
+	}
+	return fmt.Sprintf("%s%dx%d%s%s", name, m.rows, m.cols(), m.element.name, m.isa.name)
 }
 
 const tileArgs = "k int, a *%[1]s, aRow, aCol int, b, c *%[1]s, ldc int, load bool"
@@ -53,7 +64,12 @@ func gemmFile(i isa, name string) file {
 			m.print(&t)
 		}
 	}
+	loop(&t, f32, i)
+	loop(&t, f64, i)
 	if i == avx2 {
+		for _, n := range rowBytes() {
+			copyRows(&t, n)
+		}
 		transpose32(&t)
 		transpose64(&t)
 	}
@@ -80,6 +96,10 @@ func (m tile) print(t *text) {
 	aReg := func(i int) string { return fmt.Sprintf("%s%d", r, firstA+i%spare) }
 	name, args := m.function(), fmt.Sprintf(tileArgs, m.element.goes)
 	fmt.Fprintf(t, "\n// func %s(%s)\n//\n// Computes a tile of C.\nTEXT ·%s(SB), NOSPLIT, $0-57\n", name, args, name)
+	multiply := "MADD"
+	if m.subtract {
+		multiply = "NMADD"
+	}
 	t.op("MOVQ k+0(FP), CX; MOVQ a+8(FP), SI; MOVQ aRow+16(FP), R8; MOVQ aCol+24(FP), R12; MOVQ b+32(FP), DX; MOVQ c+40(FP), DI; MOVQ ldc+48(FP), BX; MOVBLZX load+56(FP), AX")
 	t.op("SHLQ $%d, R8; SHLQ $%d, R12; SHLQ $%d, BX", log2(m.element.size), log2(m.element.size), log2(m.element.size))
 	t.op("LEAQ (R8)(R8*2), R9; LEAQ (R8)(R8*4), R10")
@@ -97,9 +117,6 @@ func (m tile) print(t *text) {
 		}
 		if i > 0 {
 			t.op("ADDQ BX, R13")
-		}
-		for j := 0; j < m.vectors*width; j += 64 {
-			t.op("PREFETCHT0 %d(R13)", j)
 		}
 	}
 	t.op("JMP begin")
@@ -119,12 +136,19 @@ func (m tile) print(t *text) {
 		for i := range m.rows {
 			t.op("VBROADCASTS%s %s, %s", m.element.op[1:], rowAddress(i), aReg(i))
 			for j := range m.vectors {
-				t.op("VFMADD231%s %s, %s, %s", m.element.op, bReg(j), aReg(i), sum(i, j))
+				t.op("VF%s231%s %s, %s, %s", multiply, m.element.op, bReg(j), aReg(i), sum(i, j))
 			}
 		}
 		t.op("ADDQ R12, SI")
 	}
 	t.label("begin")
+	t.note("the tile that comes next is the one below")
+	for range m.rows {
+		t.op("ADDQ BX, R13")
+		for j := 0; j < m.vectors*width; j += 64 {
+			t.op("PREFETCHT0 %d(R13)", j)
+		}
+	}
 	t.op("MOVQ CX, AX; SHRQ $%d, AX; JEQ rest", log2(tileUnroll))
 	t.label("next")
 	for u := range tileUnroll {
@@ -203,11 +227,68 @@ func transpose64(t *text) {
 	t.end()
 }
 
+// rowBytes lists what the rows of a panel of A measure that is stored by columns.
+func rowBytes() []int { return []int{24, 48, 64} }
+
+func copyName(n int) string { return fmt.Sprintf("copyRows%dAVX2", n) }
+
+const copyArgs = "dst, src unsafe.Pointer, rows, from int"
+
+// copyRows prints the copying of rows of n bytes, too few to be worth a call each.
+func copyRows(t *text, n int) {
+	fmt.Fprintf(t, "\n// func %s(%s)\n//\n// Copies rows of %d bytes, from bytes apart, to one after the other.\nTEXT ·%s(SB), NOSPLIT, $0-32\n", copyName(n), copyArgs, n, copyName(n))
+	t.op("MOVQ dst+0(FP), DI; MOVQ src+8(FP), SI; MOVQ rows+16(FP), CX; MOVQ from+24(FP), R8")
+	t.label("next")
+	for at := 0; at < n; {
+		switch n - at {
+		case 8:
+			t.op("MOVQ %d(SI), AX; MOVQ AX, %d(DI)", at, at)
+			at += 8
+		case 16, 24:
+			t.op("VMOVUPS %d(SI), X0; VMOVUPS X0, %d(DI)", at, at)
+			at += 16
+		default:
+			t.op("VMOVUPS %d(SI), Y0; VMOVUPS Y0, %d(DI)", at, at)
+			at += 32
+		}
+	}
+	t.op("ADDQ R8, SI; ADDQ $%d, DI; DECQ CX; JNZ next", n)
+	t.end()
+}
+
+// loopSums is the number of independent sums of the loop that measures the peak:
+// more than the latency of a multiply-add times the number of units.
+const loopSums = 12
+
+func loopName(e element, i isa) string { return "loop" + e.name + i.name }
+
+// loop prints turns times loopSums multiply-adds of registers.
+func loop(t *text, e element, i isa) {
+	name := loopName(e, i)
+	fmt.Fprintf(t, "\n// func %s(turns int)\n//\n// Multiplies and adds registers: zeros, for which no unit slows down.\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, name)
+	t.op("MOVQ turns+0(FP), CX")
+	for j := range loopSums + 1 {
+		t.op("VXORPS X%[1]d, X%[1]d, X%[1]d", j)
+	}
+	t.label("next")
+	for j := range loopSums {
+		t.op("VFMADD231%[1]s %[2]s%[3]d, %[2]s%[3]d, %[2]s%[4]d", e.op, i.reg, loopSums, j)
+	}
+	t.op("DECQ CX; JNZ next")
+	t.end()
+}
+
 // gemmFunctions lists the declarations of what is printed here.
 func gemmFunctions() [][2]string {
 	var fs [][2]string
 	for _, m := range tiles() {
 		fs = append(fs, [2]string{m.function(), fmt.Sprintf(tileArgs, m.element.goes)})
+	}
+	for _, i := range []isa{avx2, avx512} {
+		fs = append(fs, [2]string{loopName(f32, i), "turns int"}, [2]string{loopName(f64, i), "turns int"})
+	}
+	for _, n := range rowBytes() {
+		fs = append(fs, [2]string{copyName(n), copyArgs})
 	}
 	return slices.Concat(fs, [][2]string{
 		{"transpose8F32AVX2", fmt.Sprintf(transposeArgs, f32.goes)},
