@@ -19,6 +19,7 @@ type tap struct {
 	mu   sync.Mutex
 	dead bool
 	hook func(op, key string) error
+	past func(key string)
 }
 
 var (
@@ -37,6 +38,13 @@ func (t *tap) set(hook func(op, key string) error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hook = hook
+}
+
+// after has past told of each put that has come through.
+func (t *tap) after(past func(key string)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.past = past
 }
 
 func (t *tap) ask(op, key string) error {
@@ -72,7 +80,14 @@ func (t *tap) Put(ctx context.Context, key string, r io.Reader, size int64, o ob
 	if err := t.ask("put", key); err != nil {
 		return objstore.Info{}, err
 	}
-	return t.Bucket.Put(ctx, key, r, size, o)
+	info, err := t.Bucket.Put(ctx, key, r, size, o)
+	t.mu.Lock()
+	past := t.past
+	t.mu.Unlock()
+	if err == nil && past != nil {
+		past(key)
+	}
+	return info, err
 }
 
 func (t *tap) Copy(ctx context.Context, dst string, src objstore.Bucket, srcKey string) (objstore.Info, error) {
