@@ -17,16 +17,20 @@ import (
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/objstore/s3"
+	"github.com/shardpress/shardpress/worker"
 )
 
 // s3World is a world whose store is an S3 server. Its members reach it by endpoint.
-func s3World(t *testing.T, endpoint func(*s3test.Server) string) (*world, *s3test.Server) {
+func s3World(t *testing.T, endpoint func(*s3test.Server) string, change ...func(*s3.Options)) (*world, *s3test.Server) {
 	t.Helper()
 	server := s3test.Start(t)
 	o := server.Options()
-	open := func(endpoint string) objstore.Bucket {
+	open := func(endpoint string, change ...func(*s3.Options)) objstore.Bucket {
 		o := o
 		o.Endpoint = endpoint
+		for _, f := range change {
+			f(&o)
+		}
 		b, err := s3.Open(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -34,7 +38,7 @@ func s3World(t *testing.T, endpoint func(*s3test.Server) string) (*world, *s3tes
 		return b
 	}
 	far := endpoint(server)
-	return newWorldOn(t, open(server.Endpoint()), func() objstore.Bucket { return open(far) }), server
+	return newWorldOn(t, open(server.Endpoint()), func() objstore.Bucket { return open(far, change...) }), server
 }
 
 // TestS3Faults has members reach the store through a server that fails now and then.
@@ -43,16 +47,18 @@ func TestS3Faults(t *testing.T) {
 	weights := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, ".safetensors") }
 	cases := map[string]struct {
 		which func(*http.Request) bool
-		times int // of every such request's first ones
+		times int // so many first ones, or every so manieth if negative
 		fault faultproxy.Fault
+		one   bool // only of one task
 	}{
-		"500 now and then":   {func(*http.Request) bool { return true }, -7, faultproxy.Fault{Status: 500, Code: "InternalError", Message: "again"}},
-		"slow down":          {func(*http.Request) bool { return true }, -5, faultproxy.Fault{Status: 503, Code: "SlowDown", Message: "slow down"}},
-		"uploads lost":       {func(r *http.Request) bool { return r.Method == http.MethodPut }, -4, faultproxy.Fault{Break: true}},
-		"answers lost":       {func(r *http.Request) bool { return r.Method == http.MethodPut }, -3, faultproxy.Fault{After: true}},
-		"bodies truncated":   {func(r *http.Request) bool { return r.Method == http.MethodGet }, -3, faultproxy.Fault{Truncate: 100}},
-		"weights fail often": {weights, 12, faultproxy.Fault{Status: 500, Code: "InternalError", Message: "again"}},
-		"uploads are denied": {func(r *http.Request) bool { return r.Method == http.MethodPut && weights(r) }, 3, faultproxy.Fault{Status: 403, Code: "AccessDenied", Message: "not now"}},
+		"500 now and then":   {func(*http.Request) bool { return true }, -7, faultproxy.Fault{Status: 500, Code: "InternalError", Message: "again"}, false},
+		"slow down":          {func(*http.Request) bool { return true }, -5, faultproxy.Fault{Status: 503, Code: "SlowDown", Message: "slow down"}, false},
+		"uploads lost":       {func(r *http.Request) bool { return r.Method == http.MethodPut }, -4, faultproxy.Fault{Break: true}, false},
+		"answers lost":       {func(r *http.Request) bool { return r.Method == http.MethodPut }, -3, faultproxy.Fault{After: true}, false},
+		"bodies truncated":   {func(r *http.Request) bool { return r.Method == http.MethodGet }, -3, faultproxy.Fault{Truncate: 100}, false},
+		"weights fail often": {weights, 12, faultproxy.Fault{Status: 500, Code: "InternalError", Message: "again"}, false},
+		// More often than a task may fail.
+		"uploads are denied": {func(r *http.Request) bool { return r.Method == http.MethodPut && weights(r) }, 4, faultproxy.Fault{Status: 403, Code: "AccessDenied", Message: "not now"}, true},
 	}
 	if testing.Short() {
 		one := cases["bodies truncated"]
@@ -66,7 +72,7 @@ func TestS3Faults(t *testing.T) {
 			w, _ := s3World(t, func(s *s3test.Server) string { p = faultproxy.NewHTTP(t, s.Endpoint()); return p.URL() })
 			var n, struck atomic.Int64
 			p.Set(func(r *http.Request) faultproxy.Fault {
-				if !c.which(r) {
+				if !c.which(r) || c.one && !strings.Contains(r.URL.Path, w.plan.Units[0].ID.String()) {
 					return faultproxy.Fault{}
 				}
 				i := n.Add(1)
@@ -90,18 +96,29 @@ func TestS3Faults(t *testing.T) {
 // TestS3Killed kills the S3 server in mid-run and starts it again.
 func TestS3Killed(t *testing.T) {
 	t.Parallel()
-	w, server := s3World(t, (*s3test.Server).Endpoint)
+	// Nothing is asked twice at once: it is the members who go on, for longer than any
+	// number of tries.
+	w, server := s3World(t, (*s3test.Server).Endpoint, func(o *s3.Options) { o.Retries = -1 })
 	g := newGate()
-	w.coordinator("c1")
-	w.worker("w1", g.hold)
+	var down atomic.Bool
+	var refused, waiting atomic.Int64 // what worker and coordinator asked meanwhile
+	count := func(m *member, n *atomic.Int64) {
+		m.store.set(func(string, string) error {
+			if down.Load() {
+				n.Add(1)
+			}
+			return nil
+		})
+	}
+	w.coordinator("c1", func(_ *coordinator.Service, m *member) { count(m, &waiting) })
+	w.worker("w1", g.hold, func(_ *worker.Worker, m *member) { count(m, &refused) })
 	f := w.submit()
 	g.held(t)
 	server.Kill()
+	down.Store(true)
 	close(g.open)
-	until(t, "the coordinator goes on without the store", func() bool {
-		s, err := w.client.Snapshot(t.Context(), f.run)
-		return err == nil && s != nil && s.Phase != ""
-	})
+	until(t, "worker and coordinator find no store", func() bool { return refused.Load() > 20 && waiting.Load() > 5 })
+	down.Store(false)
 	server.Restart()
 	f.well()
 }
