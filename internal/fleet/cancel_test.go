@@ -120,6 +120,20 @@ func TestCancelInEveryPhase(t *testing.T) {
 			f.cancelled()
 			close(g.open)
 		})
+		t.Run(name+"/taken over", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			g := newGate()
+			c1 := w.coordinator("c1")
+			w.worker("w1", g.hold)
+			f := w.submit()
+			g.held(t)
+			c1.kill()
+			cancel(w, f.run)
+			w.coordinator("c2") // which does not know what the first one has offered
+			f.cancelled()
+			close(g.open)
+		})
 		t.Run(name+"/paused", func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
