@@ -21,9 +21,9 @@ type product[T float] struct {
 	ldc        int
 	load       bool // the chains start from C
 	negate     bool // -A in place of A
-	// lower leaves out, and untouched, the elements j > i+shift: those above
-	// the diagonal, when these rows of C begin shift rows below its columns.
-	lower bool
+	// upper leaves out, and untouched, the elements j < i+shift: those below
+	// the diagonal, when the first of these rows is so far below the first column.
+	upper bool
 	shift int
 }
 
@@ -118,7 +118,7 @@ func split[T float](p product[T], threads, rows, cols int) []product[T] {
 		return []product[T]{p}
 	}
 	high, wide := threads, 1
-	if !p.lower {
+	if !p.upper {
 		least := math.Inf(1)
 		for h := 1; h <= threads; h++ {
 			if threads%h != 0 {
@@ -131,7 +131,7 @@ func split[T float](p product[T], threads, rows, cols int) []product[T] {
 	}
 	var parts []product[T]
 	for h := range high {
-		i0, i1 := cut(p.m, h, high, rows, p.lower), cut(p.m, h+1, high, rows, p.lower)
+		i0, i1 := cut(p.m, h, high, rows, p.upper), cut(p.m, h+1, high, rows, p.upper)
 		for w := range wide {
 			j0, j1 := cut(p.n, w, wide, cols, false), cut(p.n, w+1, wide, cols, false)
 			if i0 < i1 && j0 < j1 {
@@ -143,29 +143,29 @@ func split[T float](p product[T], threads, rows, cols int) []product[T] {
 }
 
 // cut returns where part i of n begins when there are parts of them, at a
-// multiple of unit: in equal parts, or in equal areas under a triangle.
+// multiple of unit: in equal parts, or in equal areas of an upper triangle.
 func cut(n, i, parts, unit int, triangle bool) int {
 	if i == parts {
 		return n
 	}
 	x := float64(i) / float64(parts)
 	if triangle {
-		x = math.Sqrt(x)
+		x = 1 - math.Sqrt(1-x)
 	}
 	return min(int(x*float64(n)+float64(unit)/2)/unit*unit, n)
 }
 
 // part returns the share of p in rows i0 to i1 and columns j0 to j1 of C.
 func (p product[T]) part(i0, i1, j0, j1 int) product[T] {
+	if p.upper {
+		j0 = max(j0, i0+p.shift) // the rest is below the diagonal
+	}
 	p.m, p.n = i1-i0, j1-j0
 	if p.k > 0 {
 		p.a, p.b = p.a[i0*p.aRow:], p.b[j0*p.bCol:]
 	}
 	p.c = p.c[i0*p.ldc+j0:]
 	p.shift += i0 - j0
-	if p.lower {
-		p.n = min(p.n, p.m+p.shift) // the rest is above the diagonal
-	}
 	return p
 }
 
@@ -199,8 +199,8 @@ func (p *product[T]) compute(t *tiles[T], w *workspace[T]) {
 			p.packB(t, packedB, pc, kb, jc, nb)
 			for ic := 0; ic < p.m; ic += mc {
 				mb := min(mc, p.m-ic)
-				if p.lower && jc > ic+mb-1+p.shift {
-					continue
+				if p.skip(ic, jc) >= nb {
+					break
 				}
 				aRow, aCol := p.packA(t, packedA, ic, mb, pc, kb)
 				for jr := 0; jr < nb; jr += t.cols {
@@ -219,42 +219,42 @@ func (p *product[T]) clear() {
 		return
 	}
 	for i := range p.m {
-		if n := p.width(i, 0, p.n); n > 0 {
-			clear(p.c[i*p.ldc:][:n])
+		if skip := p.skip(i, 0); skip < p.n {
+			clear(p.c[i*p.ldc:][skip:p.n])
 		}
 	}
 }
 
-// width returns how many of n elements from column j of row i are wanted.
-func (p *product[T]) width(i, j, n int) int {
-	if p.lower {
-		return min(n, i+p.shift-j+1)
+// skip returns how many elements of row i from column j are left out.
+func (p *product[T]) skip(i, j int) int {
+	if p.upper {
+		return max(i+p.shift-j, 0)
 	}
-	return n
+	return 0
 }
 
 // tile computes the tile at row i and column j of C. One that is not whole, or
 // crosses the diagonal, is computed as a whole one beside C.
 func (p *product[T]) tile(t *tiles[T], kernel tileKernel[T], edge, a []T, aRow, aCol int, b []T, k, i, j int, load bool) {
 	rows, cols := min(t.rows, p.m-i), min(t.cols, p.n-j)
-	if p.width(i+rows-1, j, cols) <= 0 {
+	if p.skip(i, j) >= cols {
 		return
 	}
-	if rows == t.rows && p.width(i, j, cols) == t.cols {
+	if rows == t.rows && cols == t.cols && p.skip(i+rows-1, j) == 0 {
 		kernel(k, &a[0], aRow, aCol, &b[0], &p.c[i*p.ldc+j], p.ldc, load)
 		return
 	}
 	if load {
 		for r := range rows {
-			if n := p.width(i+r, j, cols); n > 0 {
-				copy(edge[r*t.cols:], p.c[(i+r)*p.ldc+j:][:n])
+			if skip := p.skip(i+r, j); skip < cols {
+				copy(edge[r*t.cols+skip:], p.c[(i+r)*p.ldc+j:][skip:cols])
 			}
 		}
 	}
 	kernel(k, &a[0], aRow, aCol, &b[0], &edge[0], t.cols, load)
 	for r := range rows {
-		if n := p.width(i+r, j, cols); n > 0 {
-			copy(p.c[(i+r)*p.ldc+j:][:n], edge[r*t.cols:])
+		if skip := p.skip(i+r, j); skip < cols {
+			copy(p.c[(i+r)*p.ldc+j:][skip:cols], edge[r*t.cols+skip:])
 		}
 	}
 }

@@ -13,7 +13,7 @@ type gemmCase[T float] struct {
 	m, n, k                 int
 	lda, ldb, ldc           int
 	a, b, c                 []T
-	accumulate, sub, square bool // square: A in place of B, and the lower triangle only
+	accumulate, sub, square bool // square: A in place of B, and the upper triangle only
 }
 
 func (g gemmCase[T]) String() string {
@@ -100,8 +100,8 @@ func (g gemmCase[T]) want() []T {
 	c := append([]T(nil), g.c...)
 	for i := range g.m {
 		for j := range g.n {
-			if g.square && j > i {
-				break
+			if g.square && j < i {
+				continue
 			}
 			s := T(0)
 			if g.accumulate {
@@ -265,8 +265,8 @@ func TestGEMMError(t *testing.T) {
 			g.run(k, 2, c)
 			for i := range g.m {
 				for j := range g.n {
-					if g.square && j > i {
-						break
+					if g.square && j < i {
+						continue
 					}
 					sum, size := 0.0, 0.0
 					if g.accumulate {
@@ -347,7 +347,7 @@ func TestMirror(t *testing.T) {
 		for i := range n {
 			for j := range ld {
 				want := float64(i*ld + j)
-				if j > i && j < n {
+				if j < i {
 					want = float64(j*ld + i)
 				}
 				if c[i*ld+j] != want {
