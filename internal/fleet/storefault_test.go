@@ -1,14 +1,20 @@
 package fleet_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/operation"
+	"github.com/shardpress/shardpress/internal/source"
 	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/worker"
@@ -148,5 +154,41 @@ func TestStoreFailsTheClient(t *testing.T) {
 				t.Error("it was not tried again")
 			}
 		})
+	}
+}
+
+// TestScratchFull has a worker whose own disk takes nothing: its cache is of no use,
+// and an operation that wants to write there fails more often than a task may.
+func TestScratchFull(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	cache, err := source.OpenCache(dir, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close() })
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // below which nothing can be made, by anybody
+		t.Fatal(err)
+	}
+	var failed atomic.Int64
+	first := w.plan.Units[0].ID
+	w.coordinator("c1")
+	w.worker("w1", func(x *worker.Worker, m *member) {
+		x.Sources = &source.Opener{Store: m.store, NoHub: true, Cache: cache}
+		x.Operations = around(func(ctx context.Context, spec *task.Spec, env *operation.Env, op operation.Operation) ([]task.Consumed, error) {
+			if env.Message.ID == first && failed.Add(1) <= 5 {
+				return nil, fmt.Errorf("write scratch: %w", syscall.ENOSPC)
+			}
+			return op.Run(ctx, spec, env)
+		})
+	})
+	f := w.submit()
+	f.well()
+	if failed.Load() < 5 || cache.Stats().Failed == 0 {
+		t.Errorf("%d attempts, cache %+v: nothing was full", failed.Load(), cache.Stats())
 	}
 }
