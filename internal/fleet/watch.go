@@ -242,4 +242,4 @@ type invalidError struct{ text string }
 func (e *invalidError) Error() string { return e.text }
 
 // Is makes it a task.ErrInvalid.
-func (e *invalidError) Is(target error) bool { return target == task.ErrInvalid } //nolint:errorlint // Is compares one error, not a chain
+func (e *invalidError) Is(target error) bool { return target == task.ErrInvalid }

@@ -53,7 +53,7 @@ func (b *Bucket) gaveUp(ended error, last *failure) error {
 	if last == nil {
 		return ended
 	}
-	return fmt.Errorf("%w: %s", ended, b.explanation(last, reading))
+	return fmt.Errorf("%w: %s", ended, b.explanation(last, reading).Error())
 }
 
 // pause waits before the next try: half of it fixed, so that a server gets time to
