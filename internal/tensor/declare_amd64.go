@@ -112,10 +112,16 @@ func widenBF16AVX2(dst *float32, src *byte, blocks int)
 func tile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
+func solve6x16F32AVX2(l *float32, lRow int, x *float32)
+
+//go:noescape
 func subTile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
 func tile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func solve6x8F64AVX2(l *float64, lRow int, x *float64)
 
 //go:noescape
 func subTile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
@@ -124,10 +130,16 @@ func subTile6x8F64AVX2(k int, a *float64, aRow, aCol int, b, c *float64, ldc int
 func tile6x64F32AVX512(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
+func solve6x64F32AVX512(l *float32, lRow int, x *float32)
+
+//go:noescape
 func subTile6x64F32AVX512(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape
 func tile8x24F64AVX512(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)
+
+//go:noescape
+func solve8x24F64AVX512(l *float64, lRow int, x *float64)
 
 //go:noescape
 func subTile8x24F64AVX512(k int, a *float64, aRow, aCol int, b, c *float64, ldc int, load bool)

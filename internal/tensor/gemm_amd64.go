@@ -2,19 +2,24 @@
 
 package tensor
 
-import "unsafe"
+import (
+	"math"
+	"unsafe"
+)
 
 // Sizes of the blocks: a panel of B (kc × cols) and the packed block of A
 // (mc × kc) lie in the second-level cache together, a panel of A (rows × kc) in
 // the first-level one.
 
 func tile32(k *Kernels) *tiles[float32] {
-	t := &tiles[float32]{mc: 180, kc: 512, nc: 2048, packA: packA32, packB: packB32}
+	t := &tiles[float32]{mc: 180, kc: 512, nc: 2048, fma: FMA32, packA: packA32, packB: packB32}
 	switch k.set() {
 	case avx512:
-		t.rows, t.cols, t.kernel, t.subtract = 6, 64, tile6x64F32AVX512, subTile6x64F32AVX512
+		t.rows, t.cols = 6, 64
+		t.kernel, t.subtract, t.solve = tile6x64F32AVX512, subTile6x64F32AVX512, solve6x64F32AVX512
 	case avx2:
-		t.rows, t.cols, t.kernel, t.subtract = 6, 16, tile6x16F32AVX2, subTile6x16F32AVX2
+		t.rows, t.cols = 6, 16
+		t.kernel, t.subtract, t.solve = tile6x16F32AVX2, subTile6x16F32AVX2, solve6x16F32AVX2
 	default:
 		return plainTiles32()
 	}
@@ -22,12 +27,14 @@ func tile32(k *Kernels) *tiles[float32] {
 }
 
 func tile64(k *Kernels) *tiles[float64] {
-	t := &tiles[float64]{mc: 120, kc: 384, nc: 1536, packB: packB64}
+	t := &tiles[float64]{mc: 120, kc: 384, nc: 1536, fma: math.FMA, packB: packB64}
 	switch k.set() {
 	case avx512:
-		t.rows, t.cols, t.kernel, t.subtract, t.packA = 8, 24, tile8x24F64AVX512, subTile8x24F64AVX512, packA64x8
+		t.rows, t.cols, t.packA = 8, 24, packA64x8
+		t.kernel, t.subtract, t.solve = tile8x24F64AVX512, subTile8x24F64AVX512, solve8x24F64AVX512
 	case avx2:
-		t.rows, t.cols, t.kernel, t.subtract, t.packA = 6, 8, tile6x8F64AVX2, subTile6x8F64AVX2, packA64x6
+		t.rows, t.cols, t.packA = 6, 8, packA64x6
+		t.kernel, t.subtract, t.solve = tile6x8F64AVX2, subTile6x8F64AVX2, solve6x8F64AVX2
 	default:
 		return plainTiles64()
 	}

@@ -41,6 +41,10 @@ type tiles[T float] struct {
 	kernel tileKernel[T]
 	// subtract is a kernel too, of C - A·B.
 	subtract tileKernel[T]
+	// solve replaces the tile x, rows one after the other, by the solution y of
+	// l·y = x, where l is lower triangular and its rows lRow apart.
+	solve func(l *T, lRow int, x *T)
+	fma   func(x, y, z T) T
 	// packA, if there is one, writes a whole panel of A, k columns of rows
 	// elements, from columns that are contiguous (aRow is 1), aCol elements apart.
 	packA func(dst, src []T, k, aCol int)

@@ -13,11 +13,11 @@ const (
 )
 
 func plainTiles32() *tiles[float32] {
-	return &tiles[float32]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile32, subtract: plainSub32}
+	return &tiles[float32]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile32, subtract: plainSub32, solve: plainSolve32, fma: FMA32}
 }
 
 func plainTiles64() *tiles[float64] {
-	return &tiles[float64]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile64, subtract: plainSub64}
+	return &tiles[float64]{rows: plainRows, cols: plainCols, mc: 64, kc: 256, nc: 512, kernel: plainTile64, subtract: plainSub64, solve: plainSolve64, fma: math.FMA}
 }
 
 func plainTile32(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool) {
@@ -81,6 +81,24 @@ func plain64(sign float64, k int, a *float64, aRow, aCol int, b, c *float64, ldc
 			}
 		}
 		copy(to, s[:])
+	}
+}
+
+func plainSolve32(l *float32, lRow int, x *float32) { plainSolve(FMA32, l, lRow, x) }
+
+func plainSolve64(l *float64, lRow int, x *float64) { plainSolve(math.FMA, l, lRow, x) }
+
+func plainSolve[T float](fma func(x, y, z T) T, l *T, lRow int, x *T) {
+	ls := unsafe.Slice(l, (plainRows-1)*lRow+plainRows)
+	xs := unsafe.Slice(x, plainRows*plainCols)
+	for i := range plainRows {
+		for j := range plainCols {
+			s := xs[i*plainCols+j]
+			for q := range i {
+				s = fma(-ls[i*lRow+q], xs[q*plainCols+j], s)
+			}
+			xs[i*plainCols+j] = s / ls[i*lRow+i]
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ func gemmFile(i isa, name string) file {
 	for _, m := range tiles() {
 		if m.isa == i {
 			m.print(&t)
+			if !m.subtract {
+				m.printSolve(&t)
+			}
 		}
 	}
 	loop(&t, f32, i)
@@ -167,6 +170,51 @@ func (m tile) print(t *text) {
 		}
 		if i < m.rows-1 {
 			t.op("ADDQ BX, DI")
+		}
+	}
+	t.end()
+}
+
+func (m tile) solveName() string {
+	return fmt.Sprintf("solve%dx%d%s%s", m.rows, m.cols(), m.element.name, m.isa.name)
+}
+
+const solveArgs = "l *%[1]s, lRow int, x *%[1]s"
+
+// printSolve prints forward substitution in a tile: a row loses its multiples of
+// those above it, and is divided by what is on the diagonal.
+func (m tile) printSolve(t *text) {
+	r, width := m.isa.reg, 4*m.isa.step
+	reg := func(i, j int) string { return fmt.Sprintf("%s%d", r, i*m.vectors+j) }
+	first := m.rows * m.vectors
+	spare := 2*m.isa.step - first
+	fmt.Fprintf(t, "\n// func %s(%s)\n//\n// Replaces the tile x by the solution of l·y = x, l being lower triangular.\nTEXT ·%s(SB), NOSPLIT, $0-24\n",
+		m.solveName(), fmt.Sprintf(solveArgs, m.element.goes), m.solveName())
+	t.op("MOVQ l+0(FP), SI; MOVQ lRow+8(FP), R8; MOVQ x+16(FP), DI; SHLQ $%d, R8", log2(m.element.size))
+	for i := range m.rows {
+		for j := range m.vectors {
+			t.op("VMOVU%s %d(DI), %s", m.element.op, (i*m.vectors+j)*width, reg(i, j))
+		}
+	}
+	for i := range m.rows {
+		for q := range i + 1 {
+			a := fmt.Sprintf("%s%d", r, first+q%spare)
+			t.op("VBROADCASTS%s %d(SI), %s", m.element.op[1:], q*m.element.size, a)
+			for j := range m.vectors {
+				if q < i {
+					t.op("VFNMADD231%s %s, %s, %s", m.element.op, reg(q, j), a, reg(i, j))
+				} else {
+					t.op("VDIV%s %s, %s, %s", m.element.op, a, reg(i, j), reg(i, j))
+				}
+			}
+		}
+		if i < m.rows-1 {
+			t.op("ADDQ R8, SI")
+		}
+	}
+	for i := range m.rows {
+		for j := range m.vectors {
+			t.op("VMOVU%s %s, %d(DI)", m.element.op, reg(i, j), (i*m.vectors+j)*width)
 		}
 	}
 	t.end()
@@ -283,6 +331,9 @@ func gemmFunctions() [][2]string {
 	var fs [][2]string
 	for _, m := range tiles() {
 		fs = append(fs, [2]string{m.function(), fmt.Sprintf(tileArgs, m.element.goes)})
+		if !m.subtract {
+			fs = append(fs, [2]string{m.solveName(), fmt.Sprintf(solveArgs, m.element.goes)})
+		}
 	}
 	for _, i := range []isa{avx2, avx512} {
 		fs = append(fs, [2]string{loopName(f32, i), "turns int"}, [2]string{loopName(f64, i), "turns int"})
