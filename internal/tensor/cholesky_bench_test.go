@@ -60,3 +60,22 @@ func benchCholesky[T float](b *testing.B, n int, f triangles[T], peak func(turns
 	b.ReportMetric(cube/median(one)/full, "cholesky-of-peak")
 	b.ReportMetric(2*cube/median(factor)/full, "factor-of-peak")
 }
+
+// BenchmarkDot is in the second-level cache: vectors of 4096.
+func BenchmarkDot(b *testing.B) {
+	x, y := make([]float64, 4096), make([]float64, 4096)
+	for _, k := range allKernels(b) {
+		b.Run("dot64/"+k.Name(), func(b *testing.B) {
+			b.SetBytes(8 * 2 * 4096)
+			for b.Loop() {
+				k.Dot64(x, y)
+			}
+		})
+		b.Run("axpy64/"+k.Name(), func(b *testing.B) {
+			b.SetBytes(8 * 2 * 4096)
+			for b.Loop() {
+				k.AXPY64(0.5, x, y)
+			}
+		})
+	}
+}

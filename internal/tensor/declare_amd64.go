@@ -170,3 +170,27 @@ func transpose8F32AVX2(dst, src *float32, blocks, from, to int)
 
 //go:noescape
 func transpose4F64AVX2(dst, src *float64, blocks, from, to int)
+
+//go:noescape
+func dotF32AVX2(x, y *float32, blocks int, tail *[2][64]float32) float32
+
+//go:noescape
+func axpyF32AVX2(alpha float32, x, y *float32, blocks int)
+
+//go:noescape
+func dotF64AVX2(x, y *float64, blocks int, tail *[2][32]float64) float64
+
+//go:noescape
+func axpyF64AVX2(alpha float64, x, y *float64, blocks int)
+
+//go:noescape
+func dotF32AVX512(x, y *float32, blocks int, tail *[2][64]float32) float32
+
+//go:noescape
+func axpyF32AVX512(alpha float32, x, y *float32, blocks int)
+
+//go:noescape
+func dotF64AVX512(x, y *float64, blocks int, tail *[2][32]float64) float64
+
+//go:noescape
+func axpyF64AVX512(alpha float64, x, y *float64, blocks int)

@@ -36,3 +36,17 @@ func testGEMMGuardPages[T float](t *testing.T, seed uint64) {
 // The vector code neither reads nor writes outside the matrices.
 func TestGEMMGuardPages32(t *testing.T) { testGEMMGuardPages[float32](t, 1) }
 func TestGEMMGuardPages64(t *testing.T) { testGEMMGuardPages[float64](t, 2) }
+
+func TestVectorsGuardPages(t *testing.T) {
+	t.Parallel()
+	for n := range 200 {
+		x32, y32 := guardedFloats[float32](t, n, n%2 == 0), guardedFloats[float32](t, n, n%2 == 0)
+		x64, y64 := guardedFloats[float64](t, n, n%2 == 0), guardedFloats[float64](t, n, n%2 == 0)
+		for _, k := range vectorKernels(t) {
+			k.Dot(x32, y32)
+			k.AXPY(2, x32, y32)
+			k.Dot64(x64, y64)
+			k.AXPY64(2, x64, y64)
+		}
+	}
+}

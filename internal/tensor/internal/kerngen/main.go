@@ -35,6 +35,7 @@ func files() []file {
 		widenFile(),
 		gemmFile(avx2, "gemm_avx2_amd64.s"),
 		gemmFile(avx512, "gemm_avx512_amd64.s"),
+		dotFile(),
 		declarations(),
 	}
 }

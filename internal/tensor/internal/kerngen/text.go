@@ -94,5 +94,8 @@ func declarations() file {
 	for _, f := range gemmFunctions() {
 		declare(f[0], f[1])
 	}
+	for _, f := range dotFunctions() {
+		fmt.Fprintf(&t, "\n//go:noescape\nfunc %s(%s)%s\n", f[0], f[1], f[2])
+	}
 	return file{"declare_amd64.go", t.String()}
 }
