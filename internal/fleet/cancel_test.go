@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/shardpress/shardpress/coordinator"
+	"github.com/shardpress/shardpress/internal/operation"
+	"github.com/shardpress/shardpress/internal/source"
+	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 )
 
@@ -19,10 +22,12 @@ func (f *following) cancelled() {
 		f.w.t.Fatalf("run %s: %v, record %+v, want it cancelled", f.run, err, r)
 	}
 	f.w.closed(f.run)
-	until(f.w.t, "the queue is empty", func() bool {
-		out, err := f.w.queue.Outstanding(f.w.t.Context())
-		return err == nil && len(out) == 0
-	})
+	for _, which := range []string{"", task.CopyTwin, task.CopyAudit} {
+		until(f.w.t, "the queue is empty", func() bool {
+			out, err := f.w.queue.OutstandingCopies(f.w.t.Context(), which)
+			return err == nil && len(out) == 0
+		})
+	}
 }
 
 // closed waits until a run is off the list of open ones.
@@ -129,8 +134,17 @@ func TestCancelInEveryPhase(t *testing.T) {
 			f := w.submit()
 			g.held(t)
 			c1.kill()
+			// What the first one has offered, and the second one would not.
+			u := w.plan.Units[0]
+			twin := &task.Message{
+				ID: u.ID, Run: f.run, Op: operation.EncodeOp, Class: operation.ClassF32, Memory: u.Layout.Memory + source.Memory(w.source),
+				Location: w.source, Files: u.Files, Copy: task.CopyTwin, Avoid: "w1",
+			}
+			if err := w.queue.Publish(t.Context(), twin); err != nil {
+				t.Fatal(err)
+			}
 			cancel(w, f.run)
-			w.coordinator("c2") // which does not know what the first one has offered
+			w.coordinator("c2")
 			f.cancelled()
 			close(g.open)
 		})
