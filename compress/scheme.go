@@ -50,7 +50,9 @@ type RaggedScheme interface {
 // parsers lists every kind of scheme.
 func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 	return map[string]func(json.RawMessage) (Scheme, error){
-		KindInt: strict[Int],
+		KindFloat: strict[Float],
+		KindInt:   strict[Int],
+		KindMXFP8: strict[MXFP8],
 	}
 }
 

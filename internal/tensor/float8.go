@@ -119,7 +119,7 @@ func encodeFloat8(codes, src []byte, d DType, scales []float32, e DType) (errSum
 		x      [256]float32
 		group  = len(codes) / len(scales)
 		size   = d.Size()
-		value  = decodeTable(e)
+		value  = Float8Values(e)
 		limit  = float32(MaxE4M3)
 		encode = ToE4M3
 	)
@@ -154,8 +154,8 @@ func addFloat8Lanes(v *[float8Lanes]float32) float32 {
 	return addLanes(&half)
 }
 
-// decodeTable lists the values of all codes of an 8-bit float.
-func decodeTable(d DType) *[256]float32 {
+// Float8Values lists the values of all codes of F8E4M3 or F8E5M2.
+func Float8Values(d DType) *[256]float32 {
 	var t [256]float32
 	var b [256]byte
 	for i := range b {
@@ -165,13 +165,12 @@ func decodeTable(d DType) *[256]float32 {
 	return &t
 }
 
-// DecodeFloat8 multiplies 8-bit floats of type d by one scale, each product rounded once, and returns the place of the first code that
-// is not finite, or -1.
-func DecodeFloat8(dst []float32, codes []byte, d DType, scale float32) (bad int) {
+// DecodeFloat8 multiplies 8-bit floats, whose values are listed, by one scale, each product rounded once. It returns the place of
+// the first code that is not finite, or -1.
+func DecodeFloat8(dst []float32, codes []byte, values *[256]float32, scale float32) (bad int) {
 	bad = -1
-	table := decodeTable(d)
 	for i, c := range codes {
-		v := table[c]
+		v := values[c]
 		if bad < 0 && math.Float32bits(v)&0x7f800000 == 0x7f800000 {
 			bad = i
 		}

@@ -11,7 +11,7 @@ import (
 
 // nearestFloat8 finds a code by trying all of them; of two equally near ones the even code.
 func nearestFloat8(v float64, d DType) byte {
-	table := decodeTable(d)
+	table := Float8Values(d)
 	best, distance := -1, math.Inf(1)
 	sign := math.Signbit(v)
 	v = min(math.Abs(v), 1e6) // beyond all of them, and not so far that the distances are the same
@@ -42,7 +42,7 @@ func TestToFloat8(t *testing.T) {
 				t.Fatalf("%v of %g (%08x): %02x, want %02x", d, v, math.Float32bits(v), got, want)
 			}
 		}
-		table := decodeTable(d)
+		table := Float8Values(d)
 		for c := range 256 {
 			v := table[c]
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
@@ -78,7 +78,7 @@ func float8Row(rng *rand.Rand, d DType, n int, scale float32) []byte {
 		case 0:
 			x[i] = scale * float32(rng.IntN(60)-30) / 16
 		case 1:
-			x[i] = scale * decodeTable(F8E4M3)[rng.IntN(0x7f)]
+			x[i] = scale * Float8Values(F8E4M3)[rng.IntN(0x7f)]
 		case 2:
 			x[i] = scale * float32(math.Ldexp(rng.Float64()-0.5, rng.IntN(24)-15))
 		default:
@@ -211,13 +211,13 @@ func TestMaxMagnitudes(t *testing.T) {
 func TestDecodeFloat8(t *testing.T) {
 	t.Parallel()
 	dst := make([]float32, 4)
-	if bad := DecodeFloat8(dst, []byte{0x38, 0xb8, 0x7e, 0x01}, F8E4M3, 3); bad != -1 || !slices.Equal(dst, []float32{3, -3, 1344, 3 * 0x1p-9}) {
+	if bad := DecodeFloat8(dst, []byte{0x38, 0xb8, 0x7e, 0x01}, Float8Values(F8E4M3), 3); bad != -1 || !slices.Equal(dst, []float32{3, -3, 1344, 3 * 0x1p-9}) {
 		t.Errorf("%v, %d", dst, bad)
 	}
-	if bad := DecodeFloat8(dst, []byte{0, 0xff, 0x7f}, F8E4M3, 1); bad != 1 {
+	if bad := DecodeFloat8(dst, []byte{0, 0xff, 0x7f}, Float8Values(F8E4M3), 1); bad != 1 {
 		t.Errorf("NaN at %d", bad)
 	}
-	if bad := DecodeFloat8(dst, []byte{0, 0x7b, 0x7c}, F8E5M2, 1); bad != 2 {
+	if bad := DecodeFloat8(dst, []byte{0, 0x7b, 0x7c}, Float8Values(F8E5M2), 1); bad != 2 {
 		t.Errorf("infinity at %d", bad)
 	}
 }
