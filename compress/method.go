@@ -212,8 +212,14 @@ func Encode(ctx context.Context, m Method, w Weights, o Options, emit func(*Enco
 	if len(enc) != 1 {
 		return fmt.Errorf("encode %s: method %s prepared %d encoders for one linear", l.Name, m.Name(), len(enc))
 	}
+	layout, err := m.Layout(l)
+	if err != nil {
+		return err
+	}
+	unit := int(max(layout.RowUnit, 1))
+	rows := max(o.RowsPerPanel(l)/unit, 1) * unit // panels start at a multiple of it
 	var e Encoded
-	for p, err := range w.Panels(ctx, o.RowsPerPanel(l)) {
+	for p, err := range w.Panels(ctx, rows) {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", l.Name, err)
 		}
