@@ -127,8 +127,19 @@ func (q QuantizedLinear) checkFloat() error {
 		if _, ok := activationArgs()[a]; !ok {
 			return q.refuse("activations %q are not known", a)
 		}
+		if runs, ok := floatActivations()[q.Format]; ok && !slices.Contains(runs, a) {
+			return q.refuse("activations %q, which no engine runs with it; choose %q or none", a, runs)
+		}
 	}
 	return nil
+}
+
+// floatActivations lists the activations that engines run beside 8-bit float weights.
+func floatActivations() map[Format][]Activations {
+	return map[Format][]Activations{
+		FormatFloatQuantized: {ActivationsFP8Token, ActivationsFP8Group},
+		FormatMXFP8:          {ActivationsMXFP8Group},
+	}
 }
 
 func (q QuantizedLinear) refuse(format string, args ...any) error {

@@ -29,7 +29,7 @@ func TestParseRefuses(t *testing.T) {
 		"key twice in a step":    {step + "  bits: 4\n  bits: 4\n", "f.yaml:5:3: "},
 		"version":                {"version: 2\n" + step, "f.yaml:1:1: recipe version 2 is not known"},
 		"version is text":        {"version: one\n" + step, "f.yaml:1:10: version needs a whole number, and has one"},
-		"no method":              {"steps:\n- targets: Linear\n", "f.yaml:2:3: step 0 names no method, known are rtn"},
+		"no method":              {"steps:\n- targets: Linear\n", "f.yaml:2:3: step 0 names no method, known are "},
 		"unknown method":         {"steps:\n- targets: Linear\n  method: rtm\n", `f.yaml:3:11: method "rtm" is not known: did you mean rtn?`},
 		"no targets":             {"steps:\n- method: rtn\n", "f.yaml:2:3: step 0 has no targets"},
 		"no list of targets":     {"steps:\n- method: rtn\n  targets: []\n", "f.yaml:3:12: step 0 has no targets"},

@@ -12,6 +12,30 @@ type preset struct{ name, text string }
 // presets lists them by name, each name in the field's own words: bits of weights and of activations, then the method.
 func presets() []preset {
 	return []preset{
+		{"fp8-block", `
+description: 8-bit floats by tiles of 128 × 128, activations by groups of 128 as the engine runs; DeepSeek's layout
+steps: [{method: fp8, targets: Linear, strategy: block, activations: {bits: 8, type: float, dynamic: group, group: 128}}]
+`},
+		{"fp8-channel", `
+description: 8-bit floats, one scale for each output channel, activations as they are
+steps: [{method: fp8, targets: Linear, strategy: channel}]
+`},
+		{"fp8-dynamic", `
+description: 8-bit floats by channel, activations by token as the engine runs; as good as the original
+steps: [{method: fp8, targets: Linear, strategy: channel, activations: {bits: 8, type: float, dynamic: token}}]
+`},
+		{"fp8-tensor", `
+description: 8-bit floats, one scale for each matrix, activations by token as the engine runs
+steps: [{method: fp8, targets: Linear, strategy: tensor, activations: {bits: 8, type: float, dynamic: token}}]
+`},
+		{"mxfp8", `
+description: 8-bit floats over a power of two for 32 columns, activations likewise as the engine runs
+steps: [{method: mxfp8, targets: Linear, activations: {bits: 8, type: float, dynamic: group, group: 32}}]
+`},
+		{"mxfp8a16", `
+description: 8-bit floats over a power of two for 32 columns, activations as they are
+steps: [{method: mxfp8, targets: Linear}]
+`},
 		{"w2a16-rtn", `
 description: 2-bit weights, groups of 64, for experiments, expect a broken model
 steps: [{method: rtn, targets: Linear, bits: 2, group: 64}]

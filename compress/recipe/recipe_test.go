@@ -2,6 +2,7 @@ package recipe_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -265,7 +266,10 @@ func TestPresets(t *testing.T) {
 		if _, err := sel.Method.Layout(l); err != nil {
 			t.Errorf("preset %s: %v", r.Name, err)
 		}
-		key := string(sel.Params) + r.Format()
+		key := fmt.Sprintf("%s %s %s", sel.First.Name(), sel.Params, r.Format())
+		if sel.Activations != nil {
+			key += fmt.Sprintf("%+v", *sel.Activations)
+		}
 		if seen[key] != "" {
 			t.Errorf("presets %s and %s are the same", seen[key], r.Name)
 		}

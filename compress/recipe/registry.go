@@ -27,6 +27,20 @@ type entry struct {
 func registry() []entry {
 	return []entry{
 		{
+			name:        quantize.FP8Name,
+			description: "floats of 8 bits; no data needed",
+			formats:     []string{FormatFloat, FormatShardpress, FormatDense},
+			parameters:  quantize.FP8Parameters(),
+			fromJSON:    fromJSON(quantize.NewFP8),
+		},
+		{
+			name:        quantize.MXFP8Name,
+			description: "floats of 8 bits over a power of two for 32 columns; no data needed",
+			formats:     []string{FormatMXFP8, FormatShardpress, FormatDense},
+			parameters:  quantize.MXFP8Parameters(),
+			fromJSON:    fromJSON(quantize.NewMXFP8),
+		},
+		{
 			name:        quantize.RTNName,
 			description: "round to the nearest step of an integer grid; no data needed",
 			formats:     []string{FormatPack, FormatInt, FormatShardpress, FormatDense},

@@ -29,6 +29,13 @@ func formatScheme(s compress.Scheme) shard.Scheme {
 		return shard.Scheme{
 			Kind: shard.KindInt, Bits: s.Bits, Symmetric: s.Symmetric, Strategy: s.Strategy, Group: s.Group, ScaleDType: shard.DType(s.ScaleDType),
 		}
+	case compress.Float:
+		return shard.Scheme{
+			Kind: shard.KindFloat, Bits: 8, Symmetric: true, Strategy: s.Strategy, Block: [2]int64{s.BlockRows, s.BlockCols},
+			ScaleDType: shard.DType(s.ScaleDType), Element: shard.DType(s.Element),
+		}
+	case compress.MXFP8:
+		return shard.Scheme{Kind: shard.KindMXFP8, Bits: 8, Symmetric: true, Element: shard.F8E4M3}
 	}
 	return shard.Scheme{Kind: s.Kind(), Bits: s.CodeBits()}
 }

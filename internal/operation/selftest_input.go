@@ -171,16 +171,38 @@ func fixedPlain(m *shard.Manifest) *EncodeParams {
 func fixedMethod(m *shard.Manifest, method string, version int) []*EncodeParams {
 	var cases []*EncodeParams
 	for _, params := range variants(method) {
-		for _, format := range []string{FormatPack, FormatInt, FormatDense} {
+		for _, format := range lockedFormats(method, params) {
 			cases = append(cases, encodeAll(m, method, version, params, format))
 		}
 	}
 	return cases
 }
 
+// lockedFormats are formats that hold what the method makes.
+func lockedFormats(method, params string) []string {
+	switch {
+	case strings.Contains(params, "e5m2"):
+		return []string{string(shard.FormatShardpress), FormatDense}
+	case method == "fp8":
+		return []string{string(shard.FormatFloatQuantized), FormatDense}
+	case method == "mxfp8":
+		return []string{string(shard.FormatMXFP8), FormatDense}
+	}
+	return []string{FormatPack, FormatInt, FormatDense}
+}
+
 // variants are parameters of a method that together reach all of its code.
 func variants(method string) []string {
-	if method != "rtn" {
+	switch method {
+	case "fp8":
+		return []string{
+			`{"strategy":"channel"}`, `{"strategy":"tensor"}`, `{"strategy":"block","block_rows":48,"block_cols":64}`, `{"strategy":"block"}`,
+			`{"element":"e5m2","strategy":"channel"}`,
+		}
+	case "mxfp8":
+		return []string{`{}`}
+	case "rtn":
+	default:
 		return nil
 	}
 	var list []string
