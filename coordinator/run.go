@@ -137,6 +137,10 @@ func (r *Run) Execute(ctx context.Context) (*Outcome, error) {
 			return &d.outcome, fmt.Errorf("%w: %w", errLeft, rerr)
 		}
 	}
+	if r.Resident {
+		o := &d.outcome
+		r.Log.Info("run ended", "state", state, "reason", message, "tasks", o.Tasks, "executed", o.Executed, "reused", o.Reused, "failures", o.Failures, "elapsed", o.Elapsed)
+	}
 	d.tell(context.WithoutCancel(ctx), Update{Kind: UpdateFinished, Message: message})
 	d.observe.Finished(context.WithoutCancel(ctx), state, err, slog.Int("tasks", d.outcome.Tasks), slog.Int("run", d.outcome.Executed),
 		slog.Int("reused", d.outcome.Reused), slog.Int("repaired", d.outcome.Repaired), slog.Int("failures", d.outcome.Failures))
@@ -223,6 +227,9 @@ func (d *driver) drive(ctx context.Context) error {
 	d.state = NewState(d.nodes(), Options{Window: d.window(slots(d.live.fleet)), KeepGoing: d.KeepGoing, Audit: d.Audit, AuditSeed: d.outcome.Run})
 	d.tell(ctx, Update{Kind: UpdateStarted, Tasks: len(d.Plan.Units), Reused: len(started.Results)})
 	d.observe.Began(ctx, len(d.Plan.Units), len(started.Results))
+	if d.Resident {
+		d.Log.Info("run goes on", "tasks", len(d.Plan.Units), "done", len(started.Results))
+	}
 
 	d.pause = reconcileSoon
 	d.check = time.NewTimer(d.pause)

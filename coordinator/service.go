@@ -114,6 +114,7 @@ func (s *Service) look(ctx context.Context) {
 		}
 		lease, err := s.Queue.Acquire(ctx, run, s.Name)
 		if errors.Is(err, queue.ErrLeased) {
+			s.Log.Debug("run is another coordinator's", "run", run)
 			continue
 		}
 		if err != nil && ctx.Err() == nil {
@@ -142,6 +143,7 @@ func (s *Service) start(ctx context.Context, run string, lease *queue.Lease) {
 	s.mu.Lock()
 	s.driving[run] = stop
 	s.mu.Unlock()
+	s.Log.Info("run taken", "run", run)
 	s.running.Go(func() {
 		defer func() {
 			stop(nil)
@@ -199,12 +201,14 @@ func (s *Service) drive(ctx context.Context, run string) error {
 		return err
 	}
 	if over {
+		s.Log.Info("run was over", "run", run)
 		return closeRun(ctx, s.Store, run)
 	}
 	sub, err := ReadSubmission(ctx, s.Store, run)
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
 		// The list's entry outlived the run, which gc has removed.
+		s.Log.Info("run is not there any more", "run", run)
 		return closeRun(ctx, s.Store, run)
 	case err != nil && (errors.Is(err, objstore.ErrTooLarge) || invalid(err)):
 		return s.refuse(ctx, &Submission{Run: run}, err)
@@ -242,6 +246,7 @@ func (s *Service) drive(ctx context.Context, run string) error {
 	}
 	_, err = e.Execute(ctx)
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
+		s.Log.Info("run given up", "run", run, "reason", context.Cause(ctx))
 		return nil // the run stays open, and is somebody else's from now on
 	}
 	if errors.Is(err, errLeft) {
