@@ -230,6 +230,10 @@ func (d *driver) reconcile(ctx context.Context) {
 	if repin {
 		d.pinned = time.Now()
 	}
+	sweep := len(wanted) > 0 && time.Since(d.swept) >= sweepEvery
+	if sweep {
+		d.swept = time.Now()
+	}
 	d.spawn(func() func(context.Context) []Effect {
 		if repin {
 			if err := d.pin(ctx); err != nil && ctx.Err() == nil {
@@ -238,6 +242,11 @@ func (d *driver) reconcile(ctx context.Context) {
 		}
 		if cancelled, err := d.cancelled(ctx); err == nil && cancelled {
 			return d.step(Stopped{Err: ErrCancelled})
+		}
+		if sweep { // first, for what is stranded would pass for outstanding
+			if _, err := d.Queue.DropStranded(ctx); err != nil && ctx.Err() == nil {
+				d.Log.Warn("queue not searched for stranded tasks", "err", err)
+			}
 		}
 		absent, err := d.absent(ctx, wanted)
 		if err != nil {

@@ -19,6 +19,7 @@ type Queue interface {
 	Withdraw(ctx context.Context, m *task.Message) error
 	Outstanding(ctx context.Context) (map[task.ID]bool, error)
 	OutstandingCopies(ctx context.Context, which string) (map[task.ID]bool, error)
+	DropStranded(ctx context.Context) (int, error)
 	Notices(ctx context.Context) (<-chan *task.Notice, error)
 }
 
@@ -29,6 +30,10 @@ const (
 	reconcileSoon  = 50 * time.Millisecond
 	reconcileEvery = 5 * time.Second
 )
+
+// sweepEvery is how often a run that waits for tasks has the queue searched for those
+// that it would never offer.
+const sweepEvery = 3 * time.Second
 
 // pinEvery is how often a run that goes on renews its pin. PinExpires is the age
 // from which a pin is one of a run that died.
@@ -169,6 +174,7 @@ type driver struct {
 	check  *time.Timer   // when to reconcile
 	pause  time.Duration // before the next time
 	pinned time.Time     // when the pin was renewed, by this machine's clock
+	swept  time.Time     // when the queue was last searched for stranded tasks
 }
 
 func newDriver(r *Run) *driver {
@@ -192,7 +198,7 @@ func newDriver(r *Run) *driver {
 	for i, u := range r.Plan.Units {
 		d.index[u.ID] = i
 	}
-	d.live = newLive(d)
+	d.live, d.swept = newLive(d), time.Now()
 	return d
 }
 

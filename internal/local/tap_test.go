@@ -137,6 +137,14 @@ func (q *queueTap) OutstandingCopies(ctx context.Context, which string) (ids map
 	return ids, err
 }
 
+func (q *queueTap) DropStranded(ctx context.Context) (n int, err error) {
+	err = q.f(&call{on: "queue", op: "drop stranded"}, func() (err error) {
+		n, err = q.inner.DropStranded(ctx)
+		return err
+	})
+	return n, err
+}
+
 func (q *queueTap) Outstanding(ctx context.Context) (ids map[task.ID]bool, err error) {
 	err = q.f(&call{on: "queue", op: "outstanding"}, func() (err error) {
 		ids, err = q.inner.Outstanding(ctx)

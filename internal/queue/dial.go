@@ -43,6 +43,9 @@ type Options struct {
 	// look is after what time an idle worker looks around by itself first. Zero is
 	// lookSoon.
 	look time.Duration
+	// strandedAfter is the age from which a message can be stranded: a younger one may
+	// have come while its consumer was looked at. Zero is 3 s.
+	strandedAfter time.Duration
 }
 
 func (o *Options) defaults() {
@@ -52,7 +55,7 @@ func (o *Options) defaults() {
 	for _, d := range []struct {
 		p *time.Duration
 		d time.Duration
-	}{{&o.AckWait, ackWait}, {&o.RegistryTTL, 15 * time.Second}, {&o.LeaseTTL, 10 * time.Second}, {&o.look, lookSoon}} {
+	}{{&o.AckWait, ackWait}, {&o.RegistryTTL, 15 * time.Second}, {&o.LeaseTTL, 10 * time.Second}, {&o.look, lookSoon}, {&o.strandedAfter, 3 * time.Second}} {
 		if *d.p <= 0 {
 			*d.p = d.d
 		}

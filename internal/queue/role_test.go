@@ -160,6 +160,8 @@ func mayDoTheirWork(t *testing.T, url string) {
 	}
 	publish(t, c, message(3, 1))
 	check("withdraw", c.Withdraw(ctx, message(3, 1)))
+	_, err = c.DropStranded(ctx)
+	check("drop stranded", err)
 	check("cancel", client.Hint(ctx, HintCancel, "run"))
 	if h := <-cancels; h != (Hint{HintCancel, "run"}) {
 		t.Errorf("hint %v", h)
