@@ -3,6 +3,7 @@
 GO       ?= go
 FUZZTIME ?= 60s
 CHAOSTIME ?= 10m
+CHAOSDIR ?= $(or $(TMPDIR),/tmp)/shardpress-chaos
 BENCH    ?= .
 GOLANGCI := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 
@@ -27,8 +28,9 @@ race: ## run the short tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
 .PHONY: chaos
-chaos: ## kill the processes of a fleet by one seeded schedule after another for CHAOSTIME (default 10m)
-	$(GO) test -v -timeout 0 -run '^TestChaos$$' ./cmd/shardpress -chaos.time $(CHAOSTIME)
+chaos: ## kill a fleet's processes by one seeded schedule after another for CHAOSTIME (10m); of one that fails, logs go to CHAOSDIR
+	@mkdir -p '$(CHAOSDIR)'
+	$(GO) test -v -timeout 0 -run '^TestChaos$$' ./cmd/shardpress -artifacts -outputdir '$(CHAOSDIR)' -chaos.time $(CHAOSTIME)
 
 .PHONY: lint
 lint: ## run golangci-lint; the first run builds it, which takes minutes

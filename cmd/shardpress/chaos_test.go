@@ -21,6 +21,7 @@ var (
 	chaosSeeds = flag.Int("chaos.seeds", 1, "TestChaos: schedules of kills to play, one after another")
 	chaosFirst = flag.Uint64("chaos.first", 1, "TestChaos: seed of the first one")
 	chaosTime  = flag.Duration("chaos.time", 0, "TestChaos: go on with further seeds for so long")
+	chaosWait  = flag.Duration("chaos.wait", patience, "TestChaos: how long the runs of one schedule may take")
 )
 
 // TestChaos kills the processes of a fleet while it works, by a schedule that a seed
@@ -106,7 +107,7 @@ func (c chaos) play(t *testing.T) {
 		return n
 	}
 	played := 0
-	until(t, "both runs end", func() bool {
+	over := within(t, *chaosWait, func() bool {
 		for _, w := range workers {
 			if w.over() { // the poison's
 				died++
@@ -123,6 +124,10 @@ func (c chaos) play(t *testing.T) {
 		}
 		return false
 	})
+	if !over {
+		f.inquest(run, ill)
+		t.Fatalf("the runs %s and %s did not both end; %d of %d kills were played", run, ill, played, len(kills))
+	}
 	elapsed := time.Since(submitted)
 	want, wantSick := wanted(), wantedSick()
 
@@ -159,8 +164,12 @@ func (c chaos) play(t *testing.T) {
 		count[a.State]++
 	}
 	executions := count[task.AttemptDone] + count[task.AttemptLate] + count[task.AttemptFailed]
-	t.Logf("seed %d: %.1f s from the submission to the end, %.1f s in all, %d tasks, %d kills, %d workers died of the poison; attempts %v", c.seed, elapsed.Seconds(), time.Since(begin).Seconds(),
-		c.tasks, len(kills), died, count)
+	stranded := 0
+	for _, m := range coordinators {
+		stranded += strings.Count(m.log(t), "queue held a task that it would never have offered")
+	}
+	t.Logf("seed %d: %.1f s from the submission to the end, %.1f s in all, %d tasks, %d kills, %d workers died of the poison, the broker stranded %d tasks; attempts %v", c.seed, elapsed.Seconds(), time.Since(begin).Seconds(),
+		c.tasks, len(kills), died, stranded, count)
 	if most := c.tasks * 11 / 10; executions+count[task.AttemptStarted] > most+len(kills) {
 		t.Errorf("%d attempts ended and %d died, want at most %d and %d", executions, count[task.AttemptStarted], most, len(kills))
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/shardpress/shardpress/internal/queue"
 	"github.com/shardpress/shardpress/internal/s3test"
+	"github.com/shardpress/shardpress/internal/task"
 	"github.com/shardpress/shardpress/objstore"
 	"github.com/shardpress/shardpress/objstore/s3"
 )
@@ -79,19 +80,59 @@ const patience = 5 * time.Minute
 // until waits for what can be observed.
 func until(t *testing.T, what string, seen func() bool) {
 	t.Helper()
+	if !within(t, patience, seen) {
+		t.Fatalf("waited in vain: %s", what)
+	}
+}
+
+// within waits for so long for what can be observed, and reports whether it was seen.
+func within(t *testing.T, limit time.Duration, seen func() bool) bool {
+	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond) // some of them ask by a process
 	defer tick.Stop()
-	end := time.NewTimer(patience)
+	end := time.NewTimer(limit)
 	defer end.Stop()
 	for !seen() {
 		select {
 		case <-tick.C:
 		case <-t.Context().Done():
-			t.Fatalf("the test ended while it waited: %s", what)
+			t.Fatal("the test ended while it waited")
 		case <-end.C:
-			t.Fatalf("waited in vain: %s", what)
+			return false
 		}
 	}
+	return true
+}
+
+// inquest tells of a fleet that stands still: what its runs and its queue are like,
+// and, when that is known, what every goroutine of its processes is at. It ends them.
+func (f *testFleet) inquest(runs ...string) {
+	f.t.Helper()
+	_, open, stderr := f.call("runs")
+	f.t.Logf("runs:\n%s%s", open, stderr)
+	for _, run := range runs {
+		_, text, stderr := f.call("status", run, "--json")
+		f.t.Logf("run %s:\n%s%s", run, text, stderr)
+	}
+	q := f.dial()
+	for _, run := range runs {
+		holder, err := q.Holder(f.t.Context(), run)
+		f.t.Logf("run %s is leased by %q (%v)", run, holder, err)
+	}
+	for _, which := range []string{"", task.CopyTwin, task.CopyAudit} {
+		left, err := q.OutstandingCopies(f.t.Context(), which)
+		f.t.Logf("in the queue, copy %q: %d tasks (%v)", which, len(left), err)
+	}
+	backlog, err := q.Backlog(f.t.Context())
+	f.t.Logf("backlog: %+v (%v)", backlog, err)
+	dir := f.t.ArtifactDir()
+	for i := len(f.members) - 1; i >= 0; i-- { // the broker last
+		m := f.members[i]
+		m.tell(f.t)
+		m.end(syscall.SIGQUIT)
+		write(f.t, dir, m.name+".log", []byte(m.log(f.t)))
+	}
+	f.t.Logf("whole logs, which end with all goroutines, are in %s (run with -artifacts to keep them)", dir)
 }
 
 // testFleet is a fleet whose every part is a process of its own, on loopback.
@@ -102,8 +143,9 @@ type testFleet struct {
 	nats  string // the broker's
 	dir   string
 	// more are flags of coordinators and workers alike.
-	more   []string
-	broker *member
+	more    []string
+	broker  *member
+	members []*member
 }
 
 // newFleet starts an S3 server and a broker.
@@ -152,6 +194,7 @@ type member struct {
 	name string
 	env  []string
 	args []string
+	told sync.Once
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -166,11 +209,11 @@ func (f *testFleet) launch(name string, env []string, args ...string) *member {
 	if err := m.start(); err != nil {
 		f.t.Fatal(err)
 	}
+	f.members = append(f.members, m)
 	f.t.Cleanup(func() {
 		m.kill()
 		if f.t.Failed() {
-			text := m.log(f.t)
-			f.t.Logf("%s said:\n%s", name, text[max(0, len(text)-3000):])
+			m.tell(f.t)
 		}
 	})
 	return m
@@ -185,6 +228,15 @@ func (m *member) log(t *testing.T) string {
 		t.Error(err)
 	}
 	return string(b)
+}
+
+// tell shows what the process has said last, the first time.
+func (m *member) tell(t *testing.T) {
+	t.Helper()
+	m.told.Do(func() {
+		text := m.log(t)
+		t.Logf("%s said:\n%s", m.name, text[max(0, len(text)-3000):])
+	})
 }
 
 // start starts the process, again if it has ended.
