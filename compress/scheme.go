@@ -50,9 +50,12 @@ type RaggedScheme interface {
 // parsers lists every kind of scheme.
 func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 	return map[string]func(json.RawMessage) (Scheme, error){
-		KindFloat: strict[Float],
-		KindInt:   strict[Int],
-		KindMXFP8: strict[MXFP8],
+		KindCorrected: strict[Corrected],
+		KindFactors:   strict[Factors],
+		KindFloat:     strict[Float],
+		KindInt:       strict[Int],
+		KindMXFP8:     strict[MXFP8],
+		KindPlain:     strict[Plain],
 	}
 }
 
@@ -96,15 +99,23 @@ func strict[S Scheme](raw json.RawMessage) (Scheme, error) {
 		return nil, fmt.Errorf("read scheme: %w", err)
 	}
 	var s S
-	dec := json.NewDecoder(bytes.NewReader(rest))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
+	if err := unmarshalStrict(rest, &s); err != nil {
 		return nil, Invalidf("read scheme: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, Invalidf("read scheme: more than one JSON value")
-	}
 	return s, nil
+}
+
+// unmarshalStrict reads one JSON value without unknown members.
+func unmarshalStrict(b []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value")
+	}
+	return nil
 }
 
 // CheckDecode is what every Decode begins with: that the scheme is valid, that dst has room, and that the components of e hold

@@ -19,6 +19,10 @@ func ParseCanonical(file string, text []byte) (*Recipe, error) {
 			Targets     []string        `json:"targets"`
 			Params      json.RawMessage `json:"params"`
 			Activations *Activations    `json:"activations"`
+			Then        *struct {
+				Method string          `json:"method"`
+				Params json.RawMessage `json:"params"`
+			} `json:"then"`
 		} `json:"steps"`
 		Ignore   []string `json:"ignore"`
 		Output   struct{ Format string }
@@ -46,7 +50,18 @@ func ParseCanonical(file string, text []byte) (*Recipe, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Steps = append(r.Steps, Step{Method: s.Method, Targets: s.Targets, Params: params, Activations: s.Activations})
+		step := Step{Method: s.Method, Targets: s.Targets, Params: params, Activations: s.Activations}
+		if s.Then != nil {
+			e, ok := lookup(s.Then.Method)
+			if !ok {
+				return nil, compress.Invalidf("%s: method %q is not known%s", file, s.Then.Method, didYouMean(s.Then.Method, methodNames()))
+			}
+			step.Then = &Next{Method: s.Then.Method}
+			if step.Then.Params, err = e.given(s.Then.Params); err != nil {
+				return nil, err
+			}
+		}
+		r.Steps = append(r.Steps, step)
 	}
 	return r, r.Validate()
 }

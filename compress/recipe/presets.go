@@ -2,6 +2,8 @@ package recipe
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/shardpress/shardpress/compress"
 )
@@ -9,7 +11,7 @@ import (
 // preset is a recipe that comes with the program, as the text a user could have written.
 type preset struct{ name, text string }
 
-// presets lists them by name, each name in the field's own words: bits of weights and of activations, then the method.
+// presets lists them by family, each name in the field's own words: bits of weights and of activations, then the method.
 func presets() []preset {
 	return []preset{
 		{"fp8-block", `
@@ -36,6 +38,22 @@ steps: [{method: mxfp8, targets: Linear, activations: {bits: 8, type: float, dyn
 description: 8-bit floats over a power of two for 32 columns, activations as they are
 steps: [{method: mxfp8, targets: Linear}]
 `},
+		{"lplr-20-int8", `
+description: factors of a random sketch with 20 % fewer parameters, in 8 bits
+steps: [{method: lplr, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, strategy: channel}}]
+`},
+		{"svd-20", `
+description: factors with 20 % fewer parameters; without data this costs much quality
+steps: [{method: svd, targets: Linear, ratio: 0.2}]
+`},
+		{"svd-20-int8", `
+description: factors with 20 % fewer parameters, in 8 bits
+steps: [{method: svd, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, strategy: channel}}]
+`},
+		{"svd-40", `
+description: factors with 40 % fewer parameters
+steps: [{method: svd, targets: Linear, ratio: 0.4}]
+`},
 		{"w2a16-rtn", `
 description: 2-bit weights, groups of 64, for experiments, expect a broken model
 steps: [{method: rtn, targets: Linear, bits: 2, group: 64}]
@@ -51,6 +69,10 @@ steps: [{method: rtn, targets: Linear, bits: 4, group: 128}]
 		{"w4a16-rtn-asym", `
 description: 4-bit weights with zero points, groups of 128; a little closer for skewed weights
 steps: [{method: rtn, targets: Linear, bits: 4, group: 128, symmetric: false}]
+`},
+		{"w4a16-rtn-lorc", `
+description: 4-bit weights by channel, and a correction of rank 8 (LoRC)
+steps: [{method: lorc, targets: Linear, rank: 8, then: {method: rtn, bits: 4, strategy: channel}}]
 `},
 		{"w4a16-rtn-search", `
 description: 4-bit weights, groups of 128, ranges searched to minimise Σ|error|^2.4; slow
@@ -93,6 +115,7 @@ func Presets() ([]*Recipe, error) {
 		}
 		out = append(out, r)
 	}
+	slices.SortFunc(out, func(a, b *Recipe) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

@@ -266,7 +266,7 @@ func TestPresets(t *testing.T) {
 		if _, err := sel.Method.Layout(l); err != nil {
 			t.Errorf("preset %s: %v", r.Name, err)
 		}
-		key := fmt.Sprintf("%s %s %s", sel.First.Name(), sel.Params, r.Format())
+		key := fmt.Sprintf("%s %s %s", sel.First.Name(), string(sel.Params)+string(sel.ThenParams), r.Format())
 		if sel.Activations != nil {
 			key += fmt.Sprintf("%+v", *sel.Activations)
 		}

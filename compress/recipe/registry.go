@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/shardpress/shardpress/compress"
+	"github.com/shardpress/shardpress/compress/lowrank"
 	"github.com/shardpress/shardpress/compress/quantize"
 )
 
@@ -23,7 +26,7 @@ type entry struct {
 	fromJSON   func(json.RawMessage) (compress.Method, error)
 }
 
-// registry lists every method, sorted by name.
+// registry lists every method.
 func registry() []entry {
 	return []entry{
 		{
@@ -41,11 +44,32 @@ func registry() []entry {
 			fromJSON:    fromJSON(quantize.NewMXFP8),
 		},
 		{
+			name:        lowrank.LoRCName,
+			description: "adds back, at low rank, what the method that follows loses; no data needed",
+			formats:     []string{FormatShardpress, FormatDense},
+			parameters:  lowrank.LoRCParameters(),
+			fromJSON:    fromJSON(lowrank.NewLoRC),
+		},
+		{
+			name:        lowrank.LPLRName,
+			description: "a random sketch and the least squares answer to it, both quantized; no data needed",
+			formats:     []string{FormatShardpress, FormatDense},
+			parameters:  lowrank.LPLRParameters(),
+			fromJSON:    fromJSON(lowrank.NewLPLR),
+		},
+		{
 			name:        quantize.RTNName,
 			description: "round to the nearest step of an integer grid; no data needed",
 			formats:     []string{FormatPack, FormatInt, FormatShardpress, FormatDense},
 			parameters:  quantize.RTNParameters(),
 			fromJSON:    fromJSON(quantize.NewRTN),
+		},
+		{
+			name:        lowrank.SVDName,
+			description: "the nearest product of two thin factors; no data needed",
+			formats:     []string{FormatShardpress, FormatDense},
+			parameters:  lowrank.SVDParameters(),
+			fromJSON:    fromJSON(lowrank.NewSVD),
 		},
 	}
 }
@@ -80,6 +104,7 @@ func methodNames() []string {
 	for _, e := range registry() {
 		names = append(names, e.name)
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -239,5 +264,6 @@ func Methods() ([]MethodInfo, error) {
 		}
 		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.formats, e.parameters})
 	}
+	slices.SortFunc(out, func(a, b MethodInfo) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }

@@ -24,6 +24,19 @@ func TestEveryMethod(t *testing.T) {
 			if m.Name() != info.Name || m.Version() != info.Version {
 				t.Errorf("method %s@%d is registered as %s@%d", m.Name(), m.Version(), info.Name, info.Version)
 			}
+			if info.Name == "lorc" {
+				// It works on what another method leaves.
+				next, err := recipe.NewMethod("rtn", []byte(`{"strategy":"channel"}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m, err = recipe.NewMethod(info.Name, []byte(`{"rank":1}`)); err != nil {
+					t.Fatal(err)
+				}
+				if m, err = recipe.Chain(m, next); err != nil {
+					t.Fatal(err)
+				}
+			}
 			methodtest.Run(t, methodtest.Case{Method: m})
 			a, err := methodtest.Digest(t.Context(), m)
 			if err != nil {

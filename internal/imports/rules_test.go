@@ -26,6 +26,8 @@ func layers() []layer {
 		{"internal/s3test/...", []string{"objstore/..."}, "a server for tests knows the store that speaks to it"},
 		{"objstore/...", []string{"objstore/..."}, "stores move bytes, and do not know what the bytes mean"},
 		{"compress", []string{"internal/tensor"}, "operations are arithmetic; what they mean for tasks and files is decided above"},
+		{"internal/linalg/...", []string{"internal/tensor"}, "factorisations stand on products of matrices"},
+		{"compress/lowrank/...", append(methods, "compress/methodtest", "internal/linalg"), "low rank is arithmetic over factorisations"},
 		{"compress/recipe/...", append(methods, "compress/..."), "a recipe knows the methods, and nothing that runs them"},
 		{"compress/...", append(methods, "compress/methodtest"), "a method is arithmetic only, and does not know the other methods"},
 		{"shard/...", []string{"shard/...", "internal/tensor", "objstore/..."}, "checkpoints are read and written without knowing what is done to them"},

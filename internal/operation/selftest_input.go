@@ -187,8 +187,21 @@ func lockedFormats(method, params string) []string {
 		return []string{string(shard.FormatFloatQuantized), FormatDense}
 	case method == "mxfp8":
 		return []string{string(shard.FormatMXFP8), FormatDense}
+	case method == "lorc", method == "lplr", method == "svd":
+		return []string{string(shard.FormatShardpress), FormatDense}
 	}
 	return []string{FormatPack, FormatInt, FormatDense}
+}
+
+// lockedThen are parameters of a method whose result another one encodes.
+const lockedThen = `{"by":"rank","rank":7}`
+
+// next is the second method of a case, nil if it has none.
+func next(method, params string) *NextMethod {
+	if method != "lorc" && params != lockedThen {
+		return nil
+	}
+	return &NextMethod{Method: "rtn", At: 1, Params: json.RawMessage(`{"bits":4,"strategy":"channel"}`)}
 }
 
 // variants are parameters of a method that together reach all of its code.
@@ -199,6 +212,10 @@ func variants(method string) []string {
 			`{"strategy":"channel"}`, `{"strategy":"tensor"}`, `{"strategy":"block","block_rows":48,"block_cols":64}`, `{"strategy":"block"}`,
 			`{"element":"e5m2","strategy":"channel"}`,
 		}
+	case "lorc":
+		return []string{`{"rank":3}`}
+	case "lplr", "svd":
+		return []string{`{"by":"ratio","ratio":0.3}`, lockedThen}
 	case "mxfp8":
 		return []string{`{}`}
 	case "rtn":
@@ -249,5 +266,5 @@ func encodeAll(m *shard.Manifest, method string, version int, params, format str
 
 func (p *EncodeParams) encode(l shard.Linear, method string, version int, params, format string) EncodeLinear {
 	p.Linears = append(p.Linears, l)
-	return EncodeLinear{Linear: len(p.Linears) - 1, Method: method, At: version, Params: json.RawMessage(params), Format: format}
+	return EncodeLinear{Linear: len(p.Linears) - 1, Method: method, At: version, Params: json.RawMessage(params), Format: format, Then: next(method, params)}
 }
