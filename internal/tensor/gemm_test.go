@@ -68,7 +68,6 @@ func newGEMMCase[T float](rng *rand.Rand, most int, alloc func(n int) []T) gemmC
 
 // element returns element i, p of op(A) and p, j of op(B).
 func (g gemmCase[T]) element(i, j, p int) (x, y T) {
-	x = T(0)
 	if g.transA {
 		x = g.a[p*g.lda+i]
 	} else {
