@@ -12,7 +12,7 @@ import (
 // the first-level one.
 
 func tile32(k *Kernels) *tiles[float32] {
-	t := &tiles[float32]{mc: 180, kc: 512, nc: 2048, fma: FMA32, packA: packA32, packB: packB32}
+	t := &tiles[float32]{mc: 180, kc: 512, nc: 1024, fma: FMA32, packA: packA32, packB: packB32}
 	switch k.set() {
 	case avx512:
 		t.rows, t.cols = 6, 64
@@ -27,7 +27,7 @@ func tile32(k *Kernels) *tiles[float32] {
 }
 
 func tile64(k *Kernels) *tiles[float64] {
-	t := &tiles[float64]{mc: 120, kc: 384, nc: 1536, fma: math.FMA, packB: packB64}
+	t := &tiles[float64]{mc: 96, kc: 512, nc: 768, fma: math.FMA, packB: packB64}
 	switch k.set() {
 	case avx512:
 		t.rows, t.cols, t.packA = 8, 24, packA64x8
