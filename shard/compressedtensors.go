@@ -26,7 +26,9 @@ type Scheme struct {
 	Group      int64    // columns that share a scale; not looked at unless Strategy is group
 	Block      [2]int64 // rows and columns that share a scale, with strategy block
 	ScaleDType DType
-	Element    DType // of floats
+	Element    DType  // of floats; of a codebook, to which engines decode
+	Table      string // name of a codebook
+	Nested     bool   // a codebook's scales are codes
 	// Activations has no part in decoding: it tells engines what to do with the inputs.
 	Activations Activations
 }
@@ -36,6 +38,12 @@ func (s Scheme) String() string {
 	text := fmt.Sprintf("%s%d", s.Kind, s.Bits)
 	if s.Kind != KindInt && s.Kind != KindFloat {
 		text = s.Kind
+	}
+	if s.Kind == KindCodebook {
+		text = fmt.Sprintf("%s %d", s.Table, s.Group)
+		if s.Nested {
+			text += " nested"
+		}
 	}
 	if s.Strategy != "" {
 		text += " " + s.Strategy
@@ -125,8 +133,14 @@ func (q QuantizedLinear) intTensors() []ModuleTensor {
 	return out
 }
 
-// ShapeData returns the bytes of weight_shape.
+// ShapeData returns the bytes of the part that follows from the linear: weight_shape, and what FormatBitsAndBytes has for it.
 func (q QuantizedLinear) ShapeData() []byte {
+	switch {
+	case q.Format == FormatBitsAndBytes && q.Scheme.Kind == KindLLMInt8:
+		return []byte{0} // weight_format: rows as they are
+	case q.Format == FormatBitsAndBytes:
+		return q.StateData(0)
+	}
 	b := binary.LittleEndian.AppendUint64(nil, uint64(q.Rows))
 	return binary.LittleEndian.AppendUint64(b, uint64(q.Cols))
 }

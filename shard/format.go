@@ -103,6 +103,8 @@ func (q QuantizedLinear) Check() error {
 	switch q.Format {
 	case FormatPackQuantized, FormatIntQuantized:
 		return q.checkInt()
+	case FormatBitsAndBytes:
+		return q.checkBitsAndBytes()
 	case FormatShardpress:
 		if len(q.Description) == 0 {
 			return q.refuse("nothing describes its scheme")
@@ -154,6 +156,8 @@ func (q QuantizedLinear) Tensors() ([]ModuleTensor, error) {
 	switch q.Format {
 	case FormatPackQuantized, FormatIntQuantized:
 		return q.intTensors(), nil
+	case FormatBitsAndBytes:
+		return q.bitsAndBytesTensors()
 	case FormatShardpress:
 		out := make([]ModuleTensor, len(q.Components))
 		for i, c := range q.Components {

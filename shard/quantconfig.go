@@ -119,6 +119,10 @@ func QuantizationConfig(m *Manifest, quantized []QuantizedLinear) (json.RawMessa
 		}
 		c = quantConfig{QuantMethod: "compressed-tensors", Format: f, Status: "compressed",
 			Groups: schemeGroups(quantized, f == FormatMixed), Ignore: Ignored(m, quantized)}
+	case f == FormatBitsAndBytes:
+		if c, err = bitsAndBytes(m, quantized); err != nil {
+			return nil, err
+		}
 	default:
 		c = containerConfig(m, quantized)
 	}
