@@ -56,6 +56,8 @@ func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 		KindInt:       strict[Int],
 		KindMXFP8:     strict[MXFP8],
 		KindPlain:     strict[Plain],
+		KindCodebook:  strict[Codebook],
+		KindLLMInt8:   strict[LLMInt8],
 	}
 }
 

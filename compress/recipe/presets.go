@@ -14,6 +14,10 @@ type preset struct{ name, text string }
 // presets lists them by family, each name in the field's own words: bits of weights and of activations, then the method.
 func presets() []preset {
 	return []preset{
+		{"fp4", `
+description: 4-bit floats of bitsandbytes, scales as bytes; nf4 loses less
+steps: [{method: fp4, targets: Linear}]
+`},
 		{"fp8-block", `
 description: 8-bit floats by tiles of 128 × 128, activations by groups of 128 as the engine runs; DeepSeek's layout
 steps: [{method: fp8, targets: Linear, strategy: block, activations: {bits: 8, type: float, dynamic: group, group: 128}}]
@@ -29,6 +33,10 @@ steps: [{method: fp8, targets: Linear, strategy: channel, activations: {bits: 8,
 		{"fp8-tensor", `
 description: 8-bit floats, one scale for each matrix, activations by token as the engine runs
 steps: [{method: fp8, targets: Linear, strategy: tensor, activations: {bits: 8, type: float, dynamic: token}}]
+`},
+		{"llm-int8", `
+description: LLM.int8(), one scale for each output channel; bitsandbytes keeps columns of large activations in 16 bits
+steps: [{method: llmint8, targets: Linear}]
 `},
 		{"mxfp8", `
 description: 8-bit floats over a power of two for 32 columns, activations likewise as the engine runs
@@ -53,6 +61,14 @@ steps: [{method: svd, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, 
 		{"svd-40", `
 description: factors with 40 % fewer parameters
 steps: [{method: svd, targets: Linear, ratio: 0.4}]
+`},
+		{"nf4", `
+description: 4-bit NormalFloat with scales as bytes, what QLoRA trains on; runs with bitsandbytes
+steps: [{method: nf4, targets: Linear}]
+`},
+		{"nf4-no-double", `
+description: 4-bit NormalFloat with scales as floats; half a bit a weight for them
+steps: [{method: nf4, targets: Linear, double_quant: false}]
 `},
 		{"w2a16-rtn", `
 description: 2-bit weights, groups of 64, for experiments, expect a broken model

@@ -30,6 +30,13 @@ type entry struct {
 func registry() []entry {
 	return []entry{
 		{
+			name:        quantize.FP4Name,
+			description: "4-bit floats of bitsandbytes, a scale for each run of 64 weights; no data needed",
+			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
+			parameters:  quantize.FP4Parameters(),
+			fromJSON:    fromJSON(quantize.NewFP4),
+		},
+		{
 			name:        quantize.FP8Name,
 			description: "floats of 8 bits; no data needed",
 			formats:     []string{FormatFloat, FormatShardpress, FormatDense},
@@ -37,11 +44,11 @@ func registry() []entry {
 			fromJSON:    fromJSON(quantize.NewFP8),
 		},
 		{
-			name:        quantize.MXFP8Name,
-			description: "floats of 8 bits over a power of two for 32 columns; no data needed",
-			formats:     []string{FormatMXFP8, FormatShardpress, FormatDense},
-			parameters:  quantize.MXFP8Parameters(),
-			fromJSON:    fromJSON(quantize.NewMXFP8),
+			name:        quantize.LLMInt8Name,
+			description: "LLM.int8(): bytes, a scale for each output channel; no data needed",
+			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
+			parameters:  quantize.LLMInt8Parameters(),
+			fromJSON:    fromJSON(quantize.NewLLMInt8),
 		},
 		{
 			name:        lowrank.LoRCName,
@@ -56,6 +63,20 @@ func registry() []entry {
 			formats:     []string{FormatShardpress, FormatDense},
 			parameters:  lowrank.LPLRParameters(),
 			fromJSON:    fromJSON(lowrank.NewLPLR),
+		},
+		{
+			name:        quantize.MXFP8Name,
+			description: "floats of 8 bits over a power of two for 32 columns; no data needed",
+			formats:     []string{FormatMXFP8, FormatShardpress, FormatDense},
+			parameters:  quantize.MXFP8Parameters(),
+			fromJSON:    fromJSON(quantize.NewMXFP8),
+		},
+		{
+			name:        quantize.NF4Name,
+			description: "4-bit NormalFloat of QLoRA, a scale for each run of 64 weights; no data needed",
+			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
+			parameters:  quantize.NF4Parameters(),
+			fromJSON:    fromJSON(quantize.NewNF4),
 		},
 		{
 			name:        quantize.RTNName,

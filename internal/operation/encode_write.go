@@ -286,6 +286,14 @@ func (j *encodeJob) encodeLinear(ctx context.Context, stream io.Writer, item int
 			return err
 		}
 	}
+	if offset, ok := keep[shard.PartOffset]; ok && x.Format == string(shard.FormatBitsAndBytes) {
+		q, err := Quantized(x)
+		if err != nil {
+			return err
+		}
+		keep[shard.PartOffset] = q.StateData(math.Float32frombits(binary.LittleEndian.Uint32(offset)))
+		j.give(offset)
+	}
 	if j.aside[item] == nil {
 		j.aside[item] = keep
 	} else {

@@ -36,6 +36,10 @@ func formatScheme(s compress.Scheme) shard.Scheme {
 		}
 	case compress.MXFP8:
 		return shard.Scheme{Kind: shard.KindMXFP8, Bits: 8, Symmetric: true, Element: shard.F8E4M3}
+	case compress.Codebook:
+		return shard.Scheme{
+			Kind: shard.KindCodebook, Bits: s.CodeBits(), Table: s.Table, Group: s.Block, Nested: s.Nested, Element: shard.DType(s.DType),
+		}
 	}
 	return shard.Scheme{Kind: s.Kind(), Bits: s.CodeBits()}
 }

@@ -189,6 +189,8 @@ func lockedFormats(method, params string) []string {
 		return []string{string(shard.FormatMXFP8), FormatDense}
 	case method == "lorc", method == "lplr", method == "svd":
 		return []string{string(shard.FormatShardpress), FormatDense}
+	case method == "nf4" || method == "fp4" || method == "llmint8":
+		return []string{string(shard.FormatBitsAndBytes), string(shard.FormatShardpress), FormatDense}
 	}
 	return []string{FormatPack, FormatInt, FormatDense}
 }
@@ -207,6 +209,10 @@ func next(method, params string) *NextMethod {
 // variants are parameters of a method that together reach all of its code.
 func variants(method string) []string {
 	switch method {
+	case "nf4", "fp4":
+		return []string{`{}`, `{"double_quant":false}`, `{"block":32}`, `{"block":4096}`, `{"block":256,"double_quant":false}`}
+	case "llmint8":
+		return []string{`{}`}
 	case "fp8":
 		return []string{
 			`{"strategy":"channel"}`, `{"strategy":"tensor"}`, `{"strategy":"block","block_rows":48,"block_cols":64}`, `{"strategy":"block"}`,
@@ -242,7 +248,7 @@ func encodeAll(m *shard.Manifest, method string, version int, params, format str
 	v := views()
 	p := &EncodeParams{Tensors: m.Tensors}
 	names := []string{"bf16", "f16", "f32", "f64", "fp8", "gate0", "gate1"}
-	if strings.Contains(params, `"channel"`) || strings.Contains(params, `"tensor"`) {
+	if strings.Contains(params, `"channel"`) || strings.Contains(params, `"tensor"`) || method == "nf4" || method == "fp4" || method == "llmint8" {
 		names = append(names, "odd") // groups do not divide it
 	}
 	slices.Sort(names)

@@ -264,7 +264,7 @@ func (v *verifier) encodedRows(ctx context.Context, x operation.EncodedLayout) (
 			return nil, err
 		}
 		if !bytes.Equal(shape, q.ShapeData()) {
-			return nil, fmt.Errorf("weight_shape does not say %d × %d", x.Linear.Rows, x.Linear.Cols)
+			return nil, fmt.Errorf("tensor %s does not say %d × %d", mt.Name, x.Linear.Rows, x.Linear.Cols)
 		}
 	}
 	r := &components{verifier: v, x: x, parts: parts, data: make([][]byte, len(x.Layout.Components)), at: make([]int64, len(x.Layout.Components))}
@@ -344,6 +344,8 @@ func (r *components) converted(i int) bool {
 		return name != shard.PartScales
 	case r.x.Format == operation.FormatPack:
 		return name == shard.PartZeros
+	case r.x.Format == string(shard.FormatBitsAndBytes):
+		return name == shard.PartOffset
 	}
 	return false
 }
@@ -352,6 +354,18 @@ func (r *components) converted(i int) bool {
 func (r *components) convert(ctx context.Context, i int, row int64, rows int) error {
 	c, bits, cols := r.x.Layout.Components[i], r.x.Layout.Scheme.CodeBits(), int(r.x.Linear.Cols)
 	t := r.parts[c.Name]
+	if shard.Part(c.Name) == shard.PartOffset {
+		state := make([]byte, t.Length)
+		if err := r.result.ReadAt(ctx, t.File, state, t.Offset); err != nil {
+			return err
+		}
+		q, err := operation.Quantized(r.x)
+		if err != nil {
+			return err
+		}
+		r.data[i], err = q.OffsetOf(state)
+		return err
+	}
 	if shard.Part(c.Name) == shard.PartCodes {
 		n := rows * cols
 		if cap(r.raw) < n {
