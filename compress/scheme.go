@@ -50,11 +50,14 @@ type RaggedScheme interface {
 // parsers lists every kind of scheme.
 func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 	return map[string]func(json.RawMessage) (Scheme, error){
+		KindAffine:    strict[Affine],
+		KindBinary:    strict[Binary],
 		KindCorrected: strict[Corrected],
 		KindFactors:   strict[Factors],
 		KindFloat:     strict[Float],
 		KindInt:       strict[Int],
 		KindMXFP8:     strict[MXFP8],
+		KindPairs:     strict[Pairs],
 		KindPlain:     strict[Plain],
 		KindCodebook:  strict[Codebook],
 		KindLLMInt8:   strict[LLMInt8],
