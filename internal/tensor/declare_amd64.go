@@ -106,6 +106,12 @@ func bytesF32AVX512(b *batch)
 func bytesDivideF32AVX512(b *batch)
 
 //go:noescape
+func gridErrorAVX2(t *float32, blocks int, c *gridSums)
+
+//go:noescape
+func gridErrorAVX512(t *float32, blocks int, c *gridSums)
+
+//go:noescape
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape

@@ -36,6 +36,8 @@ func files() []file {
 		gemmFile(avx2, "gemm_avx2_amd64.s"),
 		gemmFile(avx512, "gemm_avx512_amd64.s"),
 		dotFile(),
+		gridErrorFile(avx2, "griderror_avx2_amd64.s"),
+		gridErrorFile(avx512, "griderror_avx512_amd64.s"),
 		declarations(),
 	}
 }
