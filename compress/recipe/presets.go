@@ -34,6 +34,27 @@ steps: [{method: fp8, targets: Linear, strategy: channel, activations: {bits: 8,
 description: 8-bit floats, one scale for each matrix, activations by token as the engine runs
 steps: [{method: fp8, targets: Linear, strategy: tensor, activations: {bits: 8, type: float, dynamic: token}}]
 `},
+		{"hqq-2bit", `
+description: 2-bit weights, groups of 64, zero points by half-quadratic steps; expect a weak model
+steps: [{method: hqq, targets: Linear, bits: 2, group: 64}]
+`},
+		{"hqq-3bit", `
+description: 3-bit weights, groups of 64, zero points by half-quadratic steps
+steps: [{method: hqq, targets: Linear, bits: 3, group: 64}]
+`},
+		{"hqq-4bit", `
+description: 4-bit weights, groups of 64, zero points by half-quadratic steps
+steps: [{method: hqq, targets: Linear, bits: 4, group: 64}]
+`},
+		{"hqq-4bit-int", `
+description: 4-bit weights, groups of 64, whole zero points by half-quadratic steps; for current engines
+steps: [{method: hqq, targets: Linear, bits: 4, group: 64, zeros: int}]
+output: {format: pack-quantized}
+`},
+		{"hqq-8bit", `
+description: 8-bit weights, groups of 64, zero points by half-quadratic steps; as good as the original
+steps: [{method: hqq, targets: Linear, bits: 8, group: 64}]
+`},
 		{"llm-int8", `
 description: LLM.int8(), one scale for each output channel; bitsandbytes keeps columns of large activations in 16 bits
 steps: [{method: llmint8, targets: Linear}]

@@ -44,6 +44,13 @@ func registry() []entry {
 			fromJSON:    fromJSON(quantize.NewFP8),
 		},
 		{
+			name:        quantize.HQQName,
+			description: "a grid of each group's own range with the zero point that makes small errors smallest; no data needed",
+			formats:     []string{FormatShardpress, FormatPack, FormatInt, FormatDense},
+			parameters:  quantize.HQQParameters(),
+			fromJSON:    fromJSON(quantize.NewHQQ),
+		},
+		{
 			name:        quantize.LLMInt8Name,
 			description: "LLM.int8(): bytes, a scale for each output channel; no data needed",
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},

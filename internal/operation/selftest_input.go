@@ -181,6 +181,10 @@ func fixedMethod(m *shard.Manifest, method string, version int) []*EncodeParams 
 // lockedFormats are formats that hold what the method makes.
 func lockedFormats(method, params string) []string {
 	switch {
+	case method == "bcq", method == "olive", method == "hqq" && !strings.Contains(params, `"int"`):
+		return []string{string(shard.FormatShardpress), FormatDense}
+	case method == "hqq":
+		return []string{FormatPack, string(shard.FormatShardpress), FormatDense}
 	case strings.Contains(params, "e5m2"):
 		return []string{string(shard.FormatShardpress), FormatDense}
 	case method == "fp8":
@@ -224,6 +228,18 @@ func variants(method string) []string {
 		return []string{`{"by":"ratio","ratio":0.3}`, lockedThen}
 	case "mxfp8":
 		return []string{`{}`}
+	case "bcq":
+		return []string{
+			`{"bits":1,"group":32}`, `{"bits":3,"rounds":0,"strategy":"channel"}`, `{"bits":4,"group":128}`, `{"bits":3,"group":128,"offset":true}`,
+			`{"bits":8,"group":128}`,
+		}
+	case "hqq":
+		return []string{
+			`{"bits":2,"group":32}`, `{"bits":3,"strategy":"channel"}`, `{"bits":4}`, `{"bits":8}`, `{"bits":4,"zeros":"int"}`,
+			`{"bits":3,"norm":0.5,"beta":100000}`, `{"bits":4,"iterations":1,"norm":1,"beta":1000}`,
+		}
+	case "olive":
+		return []string{`{"bits":4,"strategy":"group","group":32}`, `{"bits":4}`, `{"bits":8}`}
 	case "rtn":
 	default:
 		return nil
