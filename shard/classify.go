@@ -289,13 +289,15 @@ func (k *classifier) scaled(l Linear, t Tensor) ([]Linear, error) {
 	l.Scale = name
 	n, _ := elements(scale.Shape)
 	switch {
-	case strings.HasSuffix(name, "_inv") || k.block != [2]int64{}:
+	case strings.HasSuffix(name, "_inv"):
 		// formats.md 1.2: one multiplier per tile; 128 × 128 in everything published so far.
 		if l.ScaleBlock = k.block; l.ScaleBlock == [2]int64{} {
 			l.ScaleBlock = [2]int64{128, 128}
 		}
 	case n == 1:
 		l.ScaleBlock = [2]int64{max(l.Rows, 1), max(l.Cols, 1)}
+	case k.block != [2]int64{} && !slices.Equal(scale.Shape, []int64{l.Rows, 1}):
+		l.ScaleBlock = k.block
 	case n == l.Rows:
 		l.ScaleBlock = [2]int64{1, max(l.Cols, 1)}
 	}

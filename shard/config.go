@@ -3,6 +3,8 @@ package shard
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // config gives the few fields of config.json that matter here. Everything else in it is carried over by its bytes.
@@ -114,19 +116,76 @@ func (c *config) quantization() (method string, block [2]int64, err error) {
 	if method == "" {
 		method = "unknown"
 	}
-	_, raw = q.field("weight_block_size")
-	if raw == nil {
-		return method, block, nil
+	if block, err = q.blockSize("weight_block_size"); err != nil || block != [2]int64{} {
+		return method, block, err
+	}
+	block, err = q.groupBlock()
+	return method, block, err
+}
+
+// blockSize reads rows and columns of a tile, zero if key is absent or null.
+func (c *config) blockSize(key string) (block [2]int64, err error) {
+	_, raw := c.field(key)
+	if raw == nil || string(raw) == "null" {
+		return block, nil
 	}
 	var sizes []int64
 	s := &scanner{file: c.file, text: raw}
 	if err = s.integers(&sizes, 2); err != nil {
-		return "", block, err
+		return block, err
 	}
 	if len(sizes) != 2 || sizes[0] < 1 || sizes[1] < 1 {
-		return "", block, fmt.Errorf("read %s: \"weight_block_size\" is %.40s, want two positive numbers: %w; correct it", c.file, raw, ErrMalformed)
+		return block, fmt.Errorf("read %s: %q is %.40s, want two positive numbers: %w; correct it", c.file, key, raw, ErrMalformed)
 	}
-	return method, [2]int64{sizes[0], sizes[1]}, nil
+	return [2]int64{sizes[0], sizes[1]}, nil
+}
+
+// groupBlock is the block_structure of compressed-tensors' groups (formats.md 2.1), zero where they have none or several.
+func (c *config) groupBlock() (block [2]int64, err error) {
+	_, raw := c.field("config_groups")
+	groups, err := c.inner(raw)
+	if err != nil || groups == nil {
+		return block, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(groups.top)) {
+		group, err := groups.inner(groups.top[key])
+		if err != nil {
+			return [2]int64{}, err
+		}
+		if group == nil {
+			continue
+		}
+		weights, err := group.inner(group.top["weights"])
+		if err != nil {
+			return [2]int64{}, err
+		}
+		if weights == nil {
+			continue
+		}
+		b, err := weights.blockSize("block_structure")
+		if err != nil {
+			return [2]int64{}, err
+		}
+		if b != [2]int64{} && block != [2]int64{} && b != block {
+			return [2]int64{}, nil
+		}
+		if b != [2]int64{} {
+			block = b
+		}
+	}
+	return block, nil
+}
+
+// inner reads an object inside of the config, nil if raw is none.
+func (c *config) inner(raw json.RawMessage) (*config, error) {
+	if len(raw) == 0 || raw[0] != '{' {
+		return nil, nil
+	}
+	top, err := members(c.file, raw)
+	if err != nil {
+		return nil, err
+	}
+	return &config{file: c.file, top: top}, nil
 }
 
 // dtype returns the element type that the model is meant to be loaded in, "" when config.json does not say.

@@ -88,5 +88,29 @@ func CheckFused(m *Manifest, quantized []QuantizedLinear) error {
 				ErrFused, was.name, was.scheme, now.name, now.scheme)
 		}
 	}
+	return checkTiles(m, quantized)
+}
+
+// checkTiles refuses tiles that would reach from one part of a fused matrix into the next: all parts but the last are whole tiles.
+func checkTiles(m *Manifest, quantized []QuantizedLinear) error {
+	tiles := make(map[string]int64, len(quantized))
+	for _, q := range quantized {
+		if q.Scheme.Strategy == StrategyBlock {
+			tiles[q.Name] = q.Scheme.Block[0]
+		}
+	}
+	for _, l := range m.Linears {
+		rows := tiles[l.Name]
+		if rows < 1 || l.Rows%rows == 0 {
+			continue
+		}
+		_, last := splitLeaf(l.Name)
+		for _, parts := range fusedWith() {
+			if i := slices.Index(parts, last); i >= 0 && i < len(parts)-1 {
+				return fmt.Errorf("%w: engines load %q into one matrix with %s, and its %d rows are not whole tiles of %d; choose lower tiles, another strategy for all of them, or ignore them",
+					ErrFused, l.Name, strings.Join(parts[i+1:], " and "), l.Rows, rows)
+			}
+		}
+	}
 	return nil
 }

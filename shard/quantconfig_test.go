@@ -130,6 +130,50 @@ func TestActivations(t *testing.T) {
 	}
 }
 
+// Tiles of 8-bit floats as the FP8_BLOCK preset has them, and what engines cannot fuse or run of them.
+func TestFloatQuantizationConfig(t *testing.T) {
+	t.Parallel()
+	m := moe(t)
+	blocks := func(rows int64, a Activations, f Format) []QuantizedLinear {
+		quantized := storedIn(f, quantize(m, func(string) (Scheme, bool) {
+			return Scheme{Kind: KindFloat, Bits: 8, Symmetric: true, Strategy: StrategyBlock, Block: [2]int64{rows, 16}, ScaleDType: BF16, Element: F8E4M3, Activations: a}, true
+		}))
+		for i := range quantized {
+			q := &quantized[i]
+			q.Components = []Component{{"codes", F8E4M3, []int64{q.Rows, q.Cols}}, {"scales", BF16, []int64{ceilDiv(q.Rows, rows), q.Cols / 16}}}
+		}
+		return quantized
+	}
+	got, err := QuantizationConfig(m, blocks(8, ActivationsFP8Group, FormatFloatQuantized))
+	for _, want := range []string{
+		`"format":"float-quantized"`,
+		`"weights":{"num_bits":8,"type":"float","symmetric":true,"strategy":"block","group_size":null,"dynamic":false,"actorder":null,"block_structure":[8,16],`,
+		`"input_activations":{"num_bits":8,"type":"float","symmetric":true,"strategy":"group","group_size":128,"dynamic":true,`,
+	} {
+		if err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+	}
+	if _, err := QuantizationConfig(m, blocks(24, ActivationsKept, FormatFloatQuantized)); !errors.Is(err, ErrFused) || !strings.Contains(err.Error(), "whole tiles of 24") {
+		t.Errorf("tiles across parts: %v", err)
+	}
+	for name, change := range map[string]func(q *QuantizedLinear){
+		"int activations":   func(q *QuantizedLinear) { q.Scheme.Activations = ActivationsInt8Token },
+		"mxfp8 activations": func(q *QuantizedLinear) { q.Scheme.Activations = ActivationsMXFP8Group },
+		"F8_E5M2":           func(q *QuantizedLinear) { q.Scheme.Element = F8E5M2 },
+		"kind":              func(q *QuantizedLinear) { q.Format = FormatMXFP8 },
+	} {
+		q := blocks(8, ActivationsKept, FormatFloatQuantized)[0]
+		if err := q.Check(); err != nil {
+			t.Fatal(err)
+		}
+		change(&q)
+		if err := q.Check(); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // The W4A16 preset as formats.md 2.1 gives it.
 func TestQuantizationConfigText(t *testing.T) {
 	t.Parallel()

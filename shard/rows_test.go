@@ -146,6 +146,8 @@ func TestReadRowsFP8(t *testing.T) {
 		}
 		return b
 	}
+	const ctBlocks = `{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":{"block_structure":[8,16]}},
+		"group_1":{"weights":{"block_structure":null}},"group_2":{"weights":null},"group_3":{"weights":{"block_structure":[8,16]}}}}}`
 	tests := []struct {
 		name, suffix, config string
 		shape                []int64
@@ -156,6 +158,9 @@ func TestReadRowsFP8(t *testing.T) {
 		{"per tensor", "weight_scale", "", []int64{}, [2]int64{rows, cols}},
 		{"per channel", "weight_scale", "", []int64{rows, 1}, [2]int64{1, cols}},
 		{"per channel, one dimension", "weight_scale", "", []int64{rows}, [2]int64{1, cols}},
+		{"blocks of a group", "weight_scale", ctBlocks, []int64{3, 3}, [2]int64{8, 16}},
+		{"per channel beside blocks", "weight_scale", ctBlocks, []int64{rows, 1}, [2]int64{1, cols}},
+		{"per tensor beside blocks", "weight_scale", ctBlocks, []int64{1}, [2]int64{rows, cols}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -199,6 +199,9 @@ func (v *verifier) scales(ctx context.Context) error {
 			continue
 		}
 		d, err := tensor.ParseDType(string(t.DType))
+		if d == tensor.U8 { // the microscaling formats' powers of two
+			d = tensor.F8E8M0
+		}
 		if err != nil || !d.Float() {
 			v.problem("tensor %s: scales of type %s", t.Name, t.DType)
 			continue

@@ -3,7 +3,7 @@
 
     check.py SOURCE COMPRESSED DENSE
 
-SOURCE is the model before, COMPRESSED a result in the format pack-quantized or int-quantized, DENSE the result of the same recipe with
+SOURCE is the model before, COMPRESSED a result in a format of compressed-tensors, DENSE the result of the same recipe with
 output.format=dense. Fails (exit 1) unless all of this holds:
 
   - transformers finds every tensor it wants in COMPRESSED and DENSE, and no other;
@@ -87,8 +87,14 @@ def same_bits(a, b):
 def scheme_name(scheme):
     weights = scheme.weights
     size = f" {weights.group_size}" if weights.group_size and weights.group_size > 0 else ""
-    inputs = f", activations int{scheme.input_activations.num_bits}" if scheme.input_activations else ""
-    return f"int{weights.num_bits} {getattr(weights.strategy, 'value', weights.strategy)}{size}{'' if weights.symmetric else ' asym'}{inputs}"
+    if weights.block_structure:
+        size = " {}x{}".format(*weights.block_structure)
+
+    def kind(args):
+        return f"{'mx' if args.scale_dtype == torch.uint8 else ''}{getattr(args.type, 'value', args.type)}{args.num_bits}"
+
+    inputs = f", activations {kind(scheme.input_activations)}" if scheme.input_activations else ""
+    return f"{kind(weights)} {getattr(weights.strategy, 'value', weights.strategy)}{size}{'' if weights.symmetric else ' asym'}{inputs}"
 
 
 def compare_weights(model, quantized, dense, source):
