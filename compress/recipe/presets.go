@@ -59,6 +59,18 @@ steps: [{method: hqq, targets: Linear, bits: 8, group: 64}]
 description: LLM.int8(), one scale for each output channel; bitsandbytes keeps columns of large activations in 16 bits
 steps: [{method: llmint8, targets: Linear}]
 `},
+		{"lplr-20-int8", `
+description: factors of a random sketch with 20 % fewer parameters, in 8 bits
+steps: [{method: lplr, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, strategy: channel}}]
+`},
+		{"mxfp4", `
+description: 4-bit floats with a power of two for 32 columns, activations alike as the engine runs
+steps: [{method: mxfp4, targets: Linear, activations: {bits: 4, type: float, dynamic: group, group: 32}}]
+`},
+		{"mxfp4a16", `
+description: 4-bit floats with a power of two for 32 columns
+steps: [{method: mxfp4, targets: Linear}]
+`},
 		{"mxfp8", `
 description: 8-bit floats over a power of two for 32 columns, activations likewise as the engine runs
 steps: [{method: mxfp8, targets: Linear, activations: {bits: 8, type: float, dynamic: group, group: 32}}]
@@ -67,9 +79,17 @@ steps: [{method: mxfp8, targets: Linear, activations: {bits: 8, type: float, dyn
 description: 8-bit floats over a power of two for 32 columns, activations as they are
 steps: [{method: mxfp8, targets: Linear}]
 `},
-		{"lplr-20-int8", `
-description: factors of a random sketch with 20 % fewer parameters, in 8 bits
-steps: [{method: lplr, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, strategy: channel}}]
+		{"nf4", `
+description: 4-bit NormalFloat with scales as bytes, what QLoRA trains on; runs with bitsandbytes
+steps: [{method: nf4, targets: Linear}]
+`},
+		{"nf4-no-double", `
+description: 4-bit NormalFloat with scales as floats; half a bit a weight for them
+steps: [{method: nf4, targets: Linear, double_quant: false}]
+`},
+		{"nvfp4a16", `
+description: 4-bit floats with an 8-bit scale for 16 columns; closer than mxfp4
+steps: [{method: nvfp4, targets: Linear}]
 `},
 		{"svd-20", `
 description: factors with 20 % fewer parameters; without data this costs much quality
@@ -82,14 +102,6 @@ steps: [{method: svd, targets: Linear, ratio: 0.2, then: {method: rtn, bits: 8, 
 		{"svd-40", `
 description: factors with 40 % fewer parameters
 steps: [{method: svd, targets: Linear, ratio: 0.4}]
-`},
-		{"nf4", `
-description: 4-bit NormalFloat with scales as bytes, what QLoRA trains on; runs with bitsandbytes
-steps: [{method: nf4, targets: Linear}]
-`},
-		{"nf4-no-double", `
-description: 4-bit NormalFloat with scales as floats; half a bit a weight for them
-steps: [{method: nf4, targets: Linear, double_quant: false}]
 `},
 		{"w2a16-rtn", `
 description: 2-bit weights, groups of 64, for experiments, expect a broken model

@@ -72,6 +72,12 @@ func registry() []entry {
 			fromJSON:    fromJSON(lowrank.NewLPLR),
 		},
 		{
+			name:        quantize.MXFP4Name,
+			description: "4-bit floats, a power of two for 32 columns; no data needed",
+			formats:     []string{FormatMXFP4, FormatShardpress, FormatDense},
+			fromJSON:    fromJSON(quantize.NewMXFP4),
+		},
+		{
 			name:        quantize.MXFP8Name,
 			description: "floats of 8 bits over a power of two for 32 columns; no data needed",
 			formats:     []string{FormatMXFP8, FormatShardpress, FormatDense},
@@ -84,6 +90,12 @@ func registry() []entry {
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
 			parameters:  quantize.NF4Parameters(),
 			fromJSON:    fromJSON(quantize.NewNF4),
+		},
+		{
+			name:        quantize.NVFP4Name,
+			description: "4-bit floats, an 8-bit float for 16 columns and one scale for all; no data needed",
+			formats:     []string{FormatNVFP4, FormatShardpress, FormatDense},
+			fromJSON:    fromJSON(quantize.NewNVFP4),
 		},
 		{
 			name:        quantize.RTNName,
