@@ -203,7 +203,7 @@ func (a goldenArray) bytes(t *testing.T) []byte {
 // What compressed-tensors stores, and what it makes of that, bit for bit.
 func TestFP4Golden(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile(filepath.Join("testdata", "fp4.json"))
+	raw, err := os.ReadFile(filepath.Join("testdata", "fp4", "cases.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

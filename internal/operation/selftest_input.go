@@ -189,12 +189,16 @@ func lockedFormats(method, params string) []string {
 		return []string{string(shard.FormatShardpress), FormatDense}
 	case method == "fp8":
 		return []string{string(shard.FormatFloatQuantized), FormatDense}
+	case method == "mxfp4":
+		return []string{string(shard.FormatMXFP4), string(shard.FormatShardpress), FormatDense}
 	case method == "mxfp8":
 		return []string{string(shard.FormatMXFP8), FormatDense}
 	case method == "lorc", method == "lplr", method == "svd":
 		return []string{string(shard.FormatShardpress), FormatDense}
 	case method == "nf4" || method == "fp4" || method == "llmint8":
 		return []string{string(shard.FormatBitsAndBytes), string(shard.FormatShardpress), FormatDense}
+	case method == "nvfp4":
+		return []string{string(shard.FormatNVFP4), string(shard.FormatShardpress), FormatDense}
 	}
 	return []string{FormatPack, FormatInt, FormatDense}
 }
@@ -226,7 +230,7 @@ func variants(method string) []string {
 		return []string{`{"rank":3}`}
 	case "lplr", "svd":
 		return []string{`{"by":"ratio","ratio":0.3}`, lockedThen}
-	case "mxfp8":
+	case "mxfp4", "mxfp8", "nvfp4":
 		return []string{`{}`}
 	case "bcq":
 		return []string{
@@ -283,7 +287,26 @@ func encodeAll(m *shard.Manifest, method string, version int, params, format str
 		conv := Item{Rebuild: "model.layers.0.mlp.conv.weight", Encode: []EncodeLinear{p.encode(v["conv"], method, version, params, format)}}
 		p.Items = append(p.Items, stack, conv)
 	}
+	if method == "nvfp4" {
+		p.share(v, "bf16", "f16", "f32")
+		p.share(v, "gate0", "gate1")
+	}
 	return p
+}
+
+// share has linears prepared together.
+func (p *EncodeParams) share(v map[string]shard.Linear, names ...string) {
+	var with []int
+	for _, name := range names {
+		with = append(with, slices.IndexFunc(p.Linears, func(l shard.Linear) bool { return l.Name == v[name].Name }))
+	}
+	for _, it := range p.Items {
+		for i := range it.Encode {
+			if slices.Contains(with, it.Encode[i].Linear) {
+				it.Encode[i].Share = with
+			}
+		}
+	}
 }
 
 func (p *EncodeParams) encode(l shard.Linear, method string, version int, params, format string) EncodeLinear {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes golden cases of MXFP4 and NVFP4, made by compressed-tensors itself on the CPU.
 
-    fp4.py FILE        FILE becomes a JSON list, see compress/quantize/testdata/README.md
+    fp4.py FILE        FILE becomes a JSON list, see compress/quantize/testdata/fp4/README.md
 
 A case is a group of linears that share what their scheme shares: the weights, what compressed-tensors' compressor stores for each, and what its
 decompressor makes of that, which is BF16 whatever the weights are. Arrays are hexadecimal, little-endian, row-major.
