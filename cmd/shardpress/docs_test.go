@@ -106,8 +106,11 @@ func generated(t *testing.T) string {
 	}
 	b.WriteString("\n## Methods\n")
 	for _, m := range methods {
-		fmt.Fprintf(&b, "\n### %s, version %d\n\n%s. Formats, the default first: %s.\n\n| parameter | default | takes | meaning |\n|---|---|---|---|\n",
+		fmt.Fprintf(&b, "\n### %s, version %d\n\n%s. Formats, the default first: %s.\n",
 			m.Name, m.Version, strings.ToUpper(m.Description[:1])+m.Description[1:], strings.Join(m.Formats, ", "))
+		if len(m.Parameters) > 0 {
+			b.WriteString("\n| parameter | default | takes | meaning |\n|---|---|---|---|\n")
+		}
 		for _, p := range m.Parameters {
 			takes := string(p.Kind)
 			switch {

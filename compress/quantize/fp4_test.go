@@ -185,13 +185,13 @@ func nvfp4Oracle(l compress.Linear, w []float64) [][]byte {
 	return [][]byte{nibblesOf(quotients), scales, binary.LittleEndian.AppendUint32(nil, math.Float32bits(float32(global)))}
 }
 
-type goldenArray struct {
+type fp4Array struct {
 	DType string
 	Shape []int64
 	Data  string
 }
 
-func (a goldenArray) bytes(t *testing.T) []byte {
+func (a fp4Array) bytes(t *testing.T) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(a.Data)
 	if err != nil {
@@ -211,8 +211,8 @@ func TestFP4Golden(t *testing.T) {
 		Cases []struct {
 			Method, Name string
 			Linears      []struct {
-				Weight, Dequantized goldenArray
-				Stored              map[string]goldenArray
+				Weight, Dequantized fp4Array
+				Stored              map[string]fp4Array
 			}
 		}
 	}
