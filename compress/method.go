@@ -94,7 +94,7 @@ type Component struct {
 	// Every Encoded carries it in full, so that each can be decoded on its own.
 	Whole bool `json:"whole,omitempty"`
 	// Ragged marks an array of one dimension to which each row adds as many elements as its weights ask for, such as the values that
-	// a mask keeps. Its size in all is known beforehand, that of a panel is len(Encoded.Data[i]).
+	// a mask keeps: at most one for each of them. Its size in all is known beforehand, that of a panel is len(Encoded.Data[i]).
 	Ragged bool `json:"ragged,omitempty"`
 }
 

@@ -63,6 +63,7 @@ func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 		KindPlain:     strict[Plain],
 		KindCodebook:  strict[Codebook],
 		KindLLMInt8:   strict[LLMInt8],
+		KindSparse:    strict[Sparse],
 	}
 }
 
