@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -43,7 +44,7 @@ func (x EncodedLayout) need(m *shard.Manifest, stored shard.DType) (int64, error
 		case c.Whole:
 			whole += c.Bytes() // the method's own
 		case c.Ragged:
-			becomes += 2 * ((c.Bytes() + x.Linear.Rows - 1) / max(x.Linear.Rows, 1)) // some rows have more than others
+			becomes += raggedRow(c, x.Linear.Cols)
 		default:
 			becomes += c.RowBytes()
 		}
@@ -60,6 +61,12 @@ func (x EncodedLayout) need(m *shard.Manifest, stored shard.DType) (int64, error
 		n += int64(len(x.Share)-1) * (whole + x.Layout.Scratch)
 	}
 	return n, err
+}
+
+// raggedRow bounds a row's part of a ragged component, in bytes: some rows have more than others, up to an element for each weight.
+func raggedRow(c compress.Component, cols int64) int64 {
+	c.Shape = []int64{cols}
+	return c.Bytes()
 }
 
 // aside is the size of what an encoded module has beside what streams, in bytes.

@@ -333,6 +333,9 @@ func (r *components) rows(ctx context.Context, row int64, rows int, dst []float3
 			return err
 		}
 		r.at[i] += n
+		if t := r.parts[c.Name]; row+int64(rows) == r.x.Linear.Rows && r.at[i] != t.Length {
+			return fmt.Errorf("tensor %s has %d bytes, and the rows end after %d", t.Name, t.Length, r.at[i])
+		}
 	}
 	return layout.Scheme.Decode(dst, cols, e)
 }
