@@ -25,7 +25,7 @@ func TestCanonicalReadsBack(t *testing.T) {
 			t.Errorf("%s: read back as\n%s (%v), want\n%s", r.Name, got, err, want)
 		}
 	}
-	for _, bad := range []string{``, `{`, `{"versio":1}`, `{"version":1,"seed":"x"}`, `{"version":1,"seed":"0","steps":[{"method":"nope"}]}`} {
+	for _, bad := range []string{``, `{`, `{"versio":1}`, `{"version":1,"seed":"x"}`, `{"version":1,"seed":"0","steps":[{"method":"nope"}]}`, `{"version":1,"seed":"0","steps":[{"method":"rtn","then":{"method":"nope"}}]}`} {
 		if _, err := ParseCanonical("x", []byte(bad)); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -71,6 +71,26 @@ steps: [{method: mxfp4, targets: Linear, activations: {bits: 4, type: float, dyn
 description: 4-bit floats with a power of two for 32 columns
 steps: [{method: mxfp4, targets: Linear}]
 `},
+		{"magnitude-2of4", `
+description: the larger 2 of every 4 weights of a row kept, as sparse tensor cores want them
+steps: [{method: magnitude, targets: Linear, pattern: "n:m", n: 2, m: 4}]
+`},
+		{"magnitude-2of4-w4a16", `
+description: the larger 2 of every 4 weights of a row kept, and then those in 4 bits, groups of 128
+steps: [{method: magnitude, targets: Linear, pattern: "n:m", n: 2, m: 4, then: {method: rtn, bits: 4, group: 128}}]
+`},
+		{"magnitude-4of8", `
+description: the larger 4 of every 8 weights of a row kept
+steps: [{method: magnitude, targets: Linear, pattern: "n:m", n: 4, m: 8}]
+`},
+		{"magnitude-50", `
+description: the smaller half of the weights of each matrix set to zero, the baseline of pruning
+steps: [{method: magnitude, targets: Linear, sparsity: 0.5}]
+`},
+		{"magnitude-60", `
+description: the smaller 60% of the weights of each matrix set to zero; expect a damaged model
+steps: [{method: magnitude, targets: Linear, sparsity: 0.6}]
+`},
 		{"mxfp8", `
 description: 8-bit floats over a power of two for 32 columns, activations likewise as the engine runs
 steps: [{method: mxfp8, targets: Linear, activations: {bits: 8, type: float, dynamic: group, group: 32}}]

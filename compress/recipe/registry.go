@@ -11,6 +11,7 @@ import (
 
 	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/compress/lowrank"
+	"github.com/shardpress/shardpress/compress/prune"
 	"github.com/shardpress/shardpress/compress/quantize"
 )
 
@@ -56,6 +57,14 @@ func registry() []entry {
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
 			parameters:  quantize.LLMInt8Parameters(),
 			fromJSON:    fromJSON(quantize.NewLLMInt8),
+		},
+		{
+			name:        prune.MagnitudeName,
+			description: "set the smallest weights to zero, unstructured or N of every M columns kept; no data needed",
+			formats:     []string{FormatDense, FormatShardpress},
+			passes:      true,
+			parameters:  prune.MagnitudeParameters(),
+			fromJSON:    fromJSON(prune.NewMagnitude),
 		},
 		{
 			name:        lowrank.LoRCName,

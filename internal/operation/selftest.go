@@ -122,10 +122,12 @@ func fixedJobs(m *shard.Manifest) ([]fixedJob, error) {
 		return nil, err
 	}
 	all := []fixedJob{{EncodeOp, []*EncodeParams{fixedPlain(m)}}}
+	version := map[string]int{}
 	for _, x := range methods {
+		version[x.Name] = x.Version
 		all = append(all, fixedJob{fmt.Sprintf("%s+%s@%d", EncodeOp, x.Name, x.Version), fixedMethod(m, x.Name, x.Version)})
 	}
-	return all, nil
+	return append(all, lockedChain(m, version)), nil
 }
 
 // digest is over the digests of all cases, in their order.

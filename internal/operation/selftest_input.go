@@ -193,7 +193,7 @@ func lockedFormats(method, params string) []string {
 		return []string{string(shard.FormatMXFP4), string(shard.FormatShardpress), FormatDense}
 	case method == "mxfp8":
 		return []string{string(shard.FormatMXFP8), FormatDense}
-	case method == "lorc", method == "lplr", method == "svd":
+	case method == "lorc", method == "lplr", method == "magnitude", method == "svd":
 		return []string{string(shard.FormatShardpress), FormatDense}
 	case method == "nf4" || method == "fp4" || method == "llmint8":
 		return []string{string(shard.FormatBitsAndBytes), string(shard.FormatShardpress), FormatDense}
@@ -212,6 +212,24 @@ func next(method, params string) *NextMethod {
 		return nil
 	}
 	return &NextMethod{Method: "rtn", At: 1, Params: json.RawMessage(`{"bits":4,"strategy":"channel"}`)}
+}
+
+// lockedChain has a method encode what another leaves of the weights.
+func lockedChain(m *shard.Manifest, version map[string]int) fixedJob {
+	next := &NextMethod{Method: "rtn", At: version["rtn"], Params: json.RawMessage(`{"bits":4,"group":16}`)}
+	job := fixedJob{name: fmt.Sprintf("%s+magnitude@%d+rtn@%d", EncodeOp, version["magnitude"], next.At)}
+	for _, params := range []string{`{"sparsity":0.4}`, `{"pattern":"n:m","n":2,"m":4}`} {
+		for _, format := range []string{FormatPack, FormatDense} {
+			p := encodeAll(m, "magnitude", version["magnitude"], params, format)
+			for i := range p.Items {
+				for k := range p.Items[i].Encode {
+					p.Items[i].Encode[k].Then = next
+				}
+			}
+			job.cases = append(job.cases, p)
+		}
+	}
+	return job
 }
 
 // variants are parameters of a method that together reach all of its code.
@@ -244,6 +262,11 @@ func variants(method string) []string {
 		}
 	case "olive":
 		return []string{`{"bits":4,"strategy":"group","group":32}`, `{"bits":4}`, `{"bits":8}`}
+	case "magnitude":
+		return []string{
+			`{"sparsity":0.3,"scope":"tensor"}`, `{"sparsity":0.7,"scope":"row"}`,
+			`{"pattern":"n:m","n":2,"m":4}`, `{"pattern":"n:m","n":3,"m":8}`, `{"pattern":"n:m","n":5,"m":16}`,
+		}
 	case "rtn":
 	default:
 		return nil

@@ -1,0 +1,2 @@
+// Package prune holds the methods that take weights out of a matrix, one a file.
+package prune
