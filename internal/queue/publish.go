@@ -64,12 +64,34 @@ func (q *Queue) Withdraw(ctx context.Context, m *task.Message) error {
 		if err != nil {
 			return err
 		}
-		return stream.Purge(ctx, jetstream.WithPurgeSubject(cell.subject(m)))
+		// Not by a purge of the subject: of a message in flight that moves the consumer's
+		// ack floor up to it (nats-server 2.15, purge in consumer.go), and with the next
+		// acknowledgement beyond others in flight. If their workers die, those are offered
+		// to nobody. A message that is deleted counts as acknowledged.
+		msg, err := stream.GetLastMsgForSubject(ctx, cell.subject(m))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = drop(ctx, stream, msg.Sequence)
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("withdraw task %s: %w", m.ID.Short(), err)
 	}
 	return nil
+}
+
+// drop deletes a message, if it is there.
+func drop(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
+	err := stream.DeleteMsg(ctx, sequence)
+	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		if _, gerr := stream.GetMsg(ctx, sequence); errors.Is(gerr, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+	}
+	return err
 }
 
 // Outstanding lists the tasks that are queued or in flight. Copies do not count.

@@ -9,10 +9,11 @@ import (
 )
 
 // DropStranded removes messages that lie in the queue and will never be offered, and
-// tells how many. A broker that is killed may come back with a message, and without
-// its consumer's memory that the message was in flight: then the consumer is past it,
-// nobody has it, and it keeps its task from being published again. Those who wait for
-// the task find that it is not outstanding any more.
+// tells how many. A consumer may lose its memory that a message was in flight, and keep
+// that it has delivered it: when somebody purges a subject (see Withdraw), or a state
+// of the broker's is damaged. Then nobody has the message, and it keeps its task from
+// being published again. Those who wait for the task find that it is not outstanding
+// any more.
 func (q *Queue) DropStranded(ctx context.Context) (int, error) {
 	n := 0
 	err := q.persist(ctx, "$JS.API.", readLimit, func(ctx context.Context) error {
@@ -72,7 +73,7 @@ func (q *Queue) dropStranded(ctx context.Context, stream jetstream.Stream, cell 
 			return n, nil // and so are those behind it
 		}
 		// By its number: the task may have been published again meanwhile.
-		if err := stream.DeleteMsg(ctx, msg.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		if err := drop(ctx, stream, msg.Sequence); err != nil {
 			return n, err
 		}
 		q.log.Warn("queue held a task that it would never have offered", "subject", msg.Subject, "sequence", msg.Sequence, "published", msg.Time,

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A broker may forget that a message was in flight, and keep the message. Nobody is
-// offered it then, and the task cannot be published: until it is looked for.
+// A consumer may forget that a message was in flight, while the stream keeps it. Nobody
+// is offered it then, and the task cannot be published: until it is looked for.
 func TestStranded(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{})
@@ -104,5 +104,43 @@ func TestStranded(t *testing.T) {
 	drop(0)
 	if _, err := q.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Error("a stream that was lost is not made again")
+	}
+}
+
+// A task that is withdrawn from its worker's hands takes none away that is in others'.
+// A purge of its subject did: the tasks below it were offered to nobody any more.
+func TestWithdrawStrandsNobody(t *testing.T) {
+	t.Parallel()
+	b := broker(t, BrokerOptions{})
+	q := ready(t, Options{URL: b.URL(), AckWait: time.Second, strandedAfter: time.Nanosecond})
+	ctx := within(t)
+	publish(t, q, message(1, 1), message(2, 1), message(3, 1), message(4, 1))
+	var held []Delivery
+	for range 4 {
+		held = append(held, next(t, q, 64<<20))
+	}
+	if err := q.Withdraw(ctx, message(3, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := held[3].Done(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := q.DropStranded(ctx); err != nil || n != 0 {
+		t.Errorf("%d tasks are stranded, %v", n, err)
+	}
+	// The workers of the first two die.
+	again := map[byte]bool{}
+	for range 2 {
+		d := next(t, q, 64<<20)
+		again[id(t, d)] = true
+		if err := d.Done(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if !again[1] || !again[2] {
+		t.Errorf("offered again: %v, want 1 and 2", again)
+	}
+	if left, err := q.Outstanding(ctx); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
