@@ -15,20 +15,20 @@ import "math"
 // panics.
 func (k *Kernels) Cholesky(threads, n int, a []float32, lda int) int {
 	checkMatrix("Cholesky", "a", a, n, n, lda)
-	return solver[float32]{tile32(k), k.lend32(), threads}.cholesky(n, a, lda)
+	return solver32(k, threads).cholesky(n, a, lda)
 }
 
 // Cholesky64 is [Kernels.Cholesky] of float64.
 func (k *Kernels) Cholesky64(threads, n int, a []float64, lda int) int {
 	checkMatrix("Cholesky64", "a", a, n, n, lda)
-	return solver[float64]{tile64(k), k.lend64(), threads}.cholesky(n, a, lda)
+	return solver64(k, threads).cholesky(n, a, lda)
 }
 
 // smallCholesky is the largest matrix that is decomposed by the textbook's loops.
 const smallCholesky = 16
 
 func (s solver[T]) cholesky(n int, a []T, lda int) int {
-	block := solveBlock
+	block := s.blockOf(n)
 	switch {
 	case n <= smallCholesky:
 		return s.textbook(n, a, lda)
@@ -45,7 +45,7 @@ func (s solver[T]) cholesky(n int, a []T, lda int) int {
 			break
 		}
 		right := a[i*lda+i+b:]
-		s.block(b, rest, a[i*lda+i:], lda, right, lda)
+		s.solve(b, rest, a[i*lda+i:], lda, right, lda)
 		run(s.t, s.lend, s.threads, product[T]{
 			m: rest, n: rest, k: b, a: right, aRow: 1, aCol: lda, b: right, bRow: lda, bCol: 1,
 			c: a[(i+b)*(lda+1):], ldc: lda, load: true, negate: true, upper: true,

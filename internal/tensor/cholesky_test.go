@@ -130,6 +130,36 @@ func testTriangles[T float](t *testing.T, f triangles[T], seed uint64) {
 func TestTriangles32(t *testing.T) { testTriangles(t, triangles32(), 1) }
 func TestTriangles64(t *testing.T) { testTriangles(t, triangles64(), 2) }
 
+// Wide blocks give the bits of narrow ones.
+func TestTrianglesWide(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(4, 34))
+	const n, cols = 600, 70
+	a := positive[float64](rng, n, n)
+	b := make([]float64, n*cols)
+	for i := range b {
+		b[i] = rng.NormFloat64()
+	}
+	k := Detect()
+	var want [3][]float64
+	for _, wide := range []int{n, 4 * solveBlock} {
+		s := solver64(k, 2)
+		s.wide = wide
+		got := [3][]float64{clone(a), clone(b), make([]float64, n*n)}
+		if bad := s.cholesky(n, got[0], n); bad != -1 {
+			t.Fatalf("pivot %d is bad", bad)
+		}
+		s.solve(n, cols, got[0], n, got[1], cols)
+		s.inverse("inverse", n, got[0], n, got[2], n)
+		if wide == n {
+			want = got
+		}
+		for i, ld := range []int{n, cols, n} {
+			sameBits(t, fmt.Sprintf("wide=%d: result %d", wide, i), got[i], want[i], ld)
+		}
+	}
+}
+
 // UᵀU times H is the identity, up to the error that the condition of H allows.
 func testInverseFactor[T float](t *testing.T, f triangles[T], seed uint64) {
 	t.Parallel()

@@ -6,12 +6,12 @@ package tensor
 // ldx elements from row to row. X is what [Kernels.TRSM] makes of the identity, at a
 // third of the work.
 func (k *Kernels) InverseTransposed(threads, n int, u []float32, ldu int, x []float32, ldx int) {
-	solver[float32]{tile32(k), k.lend32(), threads}.inverse("InverseTransposed", n, u, ldu, x, ldx)
+	solver32(k, threads).inverse("InverseTransposed", n, u, ldu, x, ldx)
 }
 
 // InverseTransposed64 is [Kernels.InverseTransposed] of float64.
 func (k *Kernels) InverseTransposed64(threads, n int, u []float64, ldu int, x []float64, ldx int) {
-	solver[float64]{tile64(k), k.lend64(), threads}.inverse("InverseTransposed64", n, u, ldu, x, ldx)
+	solver64(k, threads).inverse("InverseTransposed64", n, u, ldu, x, ldx)
 }
 
 func (s solver[T]) inverse(op string, n int, u []T, ldu int, x []T, ldx int) {
@@ -21,10 +21,21 @@ func (s solver[T]) inverse(op string, n int, u []T, ldu int, x []T, ldx int) {
 		clear(x[i*ldx:][:n])
 		x[i*ldx+i] = 1
 	}
-	for i := 0; i < n; i += solveBlock {
-		b := min(solveBlock, n-i)
+	s.invert(n, u, ldu, x, ldx)
+}
+
+// invert is inverse, of x that holds the identity.
+func (s solver[T]) invert(n int, u []T, ldu int, x []T, ldx int) {
+	block := s.blockOf(n)
+	for i := 0; i < n; i += block {
+		b := min(block, n-i)
 		// Right of column i+b these rows are zero, and stay so.
-		s.block(b, i+b, u[i*ldu+i:], ldu, x[i*ldx:], ldx)
+		if block == solveBlock {
+			s.block(b, i+b, u[i*ldu+i:], ldu, x[i*ldx:], ldx)
+		} else {
+			s.invert(b, u[i*ldu+i:], ldu, x[i*ldx+i:], ldx)
+			s.solve(b, i, u[i*ldu+i:], ldu, x[i*ldx:], ldx)
+		}
 		s.update(n-i-b, i+b, b, u, i, i+b, ldu, x, ldx)
 	}
 }
@@ -38,12 +49,12 @@ func (s solver[T]) inverse(op string, n int, u []T, ldu int, x []T, ldx int) {
 // to row. It returns -1, or the row of H whose pivot is not positive and finite,
 // which is the first from below, and H is then as it was.
 func (k *Kernels) InverseFactor(threads, n int, h []float32, ldh int, work []float32) int {
-	return solver[float32]{tile32(k), k.lend32(), threads}.inverseFactor("InverseFactor", n, h, ldh, work)
+	return solver32(k, threads).inverseFactor("InverseFactor", n, h, ldh, work)
 }
 
 // InverseFactor64 is [Kernels.InverseFactor] of float64.
 func (k *Kernels) InverseFactor64(threads, n int, h []float64, ldh int, work []float64) int {
-	return solver[float64]{tile64(k), k.lend64(), threads}.inverseFactor("InverseFactor64", n, h, ldh, work)
+	return solver64(k, threads).inverseFactor("InverseFactor64", n, h, ldh, work)
 }
 
 func (s solver[T]) inverseFactor(op string, n int, h []T, ldh int, work []T) int {

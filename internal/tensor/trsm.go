@@ -11,12 +11,12 @@ import "sync"
 // whatever the blocks, threads and kernels; see [Kernels.GEMM], also for what
 // panics. A zero on the diagonal gives infinities, as it does by hand.
 func (k *Kernels) TRSM(threads, m, n int, u []float32, ldu int, b []float32, ldb int) {
-	solver[float32]{tile32(k), k.lend32(), threads}.trsm("TRSM", m, n, u, ldu, b, ldb)
+	solver32(k, threads).trsm("TRSM", m, n, u, ldu, b, ldb)
 }
 
 // TRSM64 is [Kernels.TRSM] of float64.
 func (k *Kernels) TRSM64(threads, m, n int, u []float64, ldu int, b []float64, ldb int) {
-	solver[float64]{tile64(k), k.lend64(), threads}.trsm("TRSM64", m, n, u, ldu, b, ldb)
+	solver64(k, threads).trsm("TRSM64", m, n, u, ldu, b, ldb)
 }
 
 // solver is what the algorithms on triangles share.
@@ -24,21 +24,53 @@ type solver[T float] struct {
 	t       *tiles[T]
 	lend    *lender[T]
 	threads int
+	wide    int // triangles of more rows, at least 4*solveBlock, are worked on in wide blocks
 }
+
+func solver32(k *Kernels, threads int) solver[float32] {
+	return solver[float32]{tile32(k), k.lend32(), threads, wideTriangle}
+}
+
+func solver64(k *Kernels, threads int) solver[float64] {
+	return solver[float64]{tile64(k), k.lend64(), threads, wideTriangle}
+}
+
+// wideTriangle is where wide blocks begin to be faster.
+const wideTriangle = 1536
 
 // solveBlock is the size of the triangles that are solved in cache: whole tiles
 // of every kernel.
 const solveBlock = 96
 
+// blockOf returns the size of the blocks of a triangle of n rows: an update reads
+// and writes the rest of the matrix, which is to happen the less often the less of
+// it is in cache.
+func (s solver[T]) blockOf(n int) int {
+	if n > s.wide {
+		return 4 * solveBlock
+	}
+	return solveBlock
+}
+
 func (s solver[T]) trsm(op string, m, n int, u []T, ldu int, b []T, ldb int) {
 	checkMatrix(op, "u", u, m, m, ldu)
 	checkMatrix(op, "b", b, m, n, ldb)
+	s.solve(m, n, u, ldu, b, ldb)
+}
+
+// solve is trsm, at first in wide blocks where there is much to update.
+func (s solver[T]) solve(m, n int, u []T, ldu int, b []T, ldb int) {
 	if n == 0 {
 		return
 	}
-	for i := 0; i < m; i += solveBlock {
-		mb := min(solveBlock, m-i)
-		s.block(mb, n, u[i*ldu+i:], ldu, b[i*ldb:], ldb)
+	block := s.blockOf(m)
+	for i := 0; i < m; i += block {
+		mb := min(block, m-i)
+		if block == solveBlock {
+			s.block(mb, n, u[i*ldu+i:], ldu, b[i*ldb:], ldb)
+		} else {
+			s.solve(mb, n, u[i*ldu+i:], ldu, b[i*ldb:], ldb)
+		}
 		s.update(m-i-mb, n, mb, u, i, i+mb, ldu, b, ldb)
 	}
 }
