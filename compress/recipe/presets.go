@@ -14,6 +14,18 @@ type preset struct{ name, text string }
 // presets lists them by family, each name in the field's own words: bits of weights and of activations, then the method.
 func presets() []preset {
 	return []preset{
+		{"bcq-2bit", `
+description: weights as a sum of 2 signs with factors for groups of 128; the alternating method, expect a weak model
+steps: [{method: bcq, targets: Linear, bits: 2, group: 128}]
+`},
+		{"bcq-3bit", `
+description: weights as a sum of 3 signs with factors for groups of 128; the alternating method
+steps: [{method: bcq, targets: Linear, bits: 3, group: 128}]
+`},
+		{"bcq-4bit", `
+description: weights as a sum of 4 signs with factors for groups of 128; the alternating method
+steps: [{method: bcq, targets: Linear, bits: 4, group: 128}]
+`},
 		{"fp4", `
 description: 4-bit floats of bitsandbytes, scales as bytes; nf4 loses less
 steps: [{method: fp4, targets: Linear}]
@@ -110,6 +122,14 @@ steps: [{method: nf4, targets: Linear, double_quant: false}]
 		{"nvfp4a16", `
 description: 4-bit floats with an 8-bit scale for 16 columns; closer than mxfp4
 steps: [{method: nvfp4, targets: Linear}]
+`},
+		{"olive-4bit", `
+description: 4-bit weights by channel, outliers in the place of their neighbours
+steps: [{method: olive, targets: Linear, bits: 4}]
+`},
+		{"olive-8bit", `
+description: 8-bit weights by channel, outliers in the place of their neighbours; as good as the original
+steps: [{method: olive, targets: Linear, bits: 8}]
 `},
 		{"svd-20", `
 description: factors with 20 % fewer parameters; without data this costs much quality

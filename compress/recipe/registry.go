@@ -31,6 +31,13 @@ type entry struct {
 func registry() []entry {
 	return []entry{
 		{
+			name:        quantize.BCQName,
+			description: "a sum of a few signs, each with a factor for its group; no data needed",
+			formats:     []string{FormatShardpress, FormatDense},
+			parameters:  quantize.BCQParameters(),
+			fromJSON:    fromJSON(quantize.NewBCQ),
+		},
+		{
 			name:        quantize.FP4Name,
 			description: "4-bit floats of bitsandbytes, a scale for each run of 64 weights; no data needed",
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
@@ -105,6 +112,13 @@ func registry() []entry {
 			description: "4-bit floats, an 8-bit float for 16 columns and one scale for all; no data needed",
 			formats:     []string{FormatNVFP4, FormatShardpress, FormatDense},
 			fromJSON:    fromJSON(quantize.NewNVFP4),
+		},
+		{
+			name:        quantize.OliVeName,
+			description: "short integers whose outliers take the place of their neighbours; no data needed",
+			formats:     []string{FormatShardpress, FormatDense},
+			parameters:  quantize.OliVeParameters(),
+			fromJSON:    fromJSON(quantize.NewOliVe),
 		},
 		{
 			name:        quantize.RTNName,
