@@ -138,13 +138,15 @@ func (m *Magnitude) Layout(l compress.Linear) (compress.Layout, error) {
 	layout := compress.Layout{
 		Scheme: s, Components: s.Components(l.Rows, l.Cols), RowUnit: 1,
 		AllRows: s.Pattern == compress.PatternTensor && between(compress.PrunedCount(s.Sparsity, l.Rows*l.Cols), l.Rows*l.Cols),
-		Scratch: l.Cols * (4 + 4 + 4), // a row of float32, of its magnitudes and of its bytes
+	}
+	switch {
+	case s.Pattern != compress.PatternNM:
+		layout.Scratch = l.Cols * (4 + 4 + 4) // a row of float32, of its magnitudes and of its bytes
+	case work != l.DType:
+		layout.Scratch = panelElements(l, 1) * (4 + 4)
 	}
 	if layout.AllRows {
-		layout.Scratch += (1<<highBits+1<<lowBits)*8 + panelElements(l, 1)*4 // counts, and a panel of float32
-	}
-	if work != l.DType {
-		layout.Scratch += panelElements(l, 1) * (4 + 4)
+		layout.Scratch += (1<<highBits+1<<lowBits)*8 + 3*panelElements(l, 1)*4 // counts, and of each pass a panel of float32
 	}
 	return layout, nil
 }

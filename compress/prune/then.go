@@ -205,15 +205,19 @@ func holdsZero(next compress.Method) error {
 		if err != nil || len(layout.Needs) > 0 {
 			continue // it takes other widths, or statistics
 		}
-		// Half are zeros; the rest is of both signs, positive, negative, and small beside one.
+		// One in sixteen is zero, too few to be worth a grid that holds 0, at no regular places; the rest is of both signs, positive, negative, and small beside one.
 		x := make([]float32, rows*cols)
+		state := uint32(1)
 		for i := range x {
-			v := float32(1+i*37%64) / 64
+			state = state*1664525 + 1013904223 // Numerical Recipes' generator
+			v := float32(int32(state)>>8) * 0x1p-23
 			switch row := i / cols; {
-			case i%2 == 0:
+			case state>>6&15 == 0:
 				v = 0
-			case row == 0 && i%4 == 1, row == 2:
-				v = -v
+			case row == 1:
+				v = max(v, -v) + 0.25
+			case row == 2:
+				v = min(v, -v) - 0.25
 			case row == 3 && i%cols != 1:
 				v /= 1 << 12
 			}
