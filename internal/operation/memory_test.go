@@ -53,6 +53,15 @@ func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what
 			}
 		}
 	}
+	for _, params := range []string{`{"sparsity":0.5}`, `{"sparsity":0.5,"scope":"row"}`, `{"sparsity":0.125}`, `{"pattern":"n:m","n":2,"m":4}`} {
+		prune := EncodeLinear{Method: "magnitude", At: 1, Params: json.RawMessage(params)}
+		for _, format := range []string{string(shard.FormatShardpress), FormatDense} {
+			prune.Format = format
+			items[format+" "+params] = Item{Encode: []EncodeLinear{prune}}
+		}
+		prune.Format, prune.Then = FormatPack, &NextMethod{Method: "rtn", At: 1, Params: json.RawMessage(`{"bits":4}`)}
+		items["then "+params] = Item{Encode: []EncodeLinear{prune}}
+	}
 	for name, item := range items {
 		allocated := func(j *matrixTask) int64 {
 			var before, after runtime.MemStats
