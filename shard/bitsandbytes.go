@@ -145,22 +145,23 @@ func (q QuantizedLinear) OffsetOf(state []byte) ([]byte, error) {
 
 // bitsAndBytesConfig is the quantization_config of the library's checkpoints, as transformers writes it.
 type bitsAndBytesConfig struct {
-	QuantMethod  string   `json:"quant_method"`
-	Load4        bool     `json:"load_in_4bit"`
-	Load8        bool     `json:"load_in_8bit"`
-	QuantType    string   `json:"bnb_4bit_quant_type,omitempty"`
-	DoubleQuant  *bool    `json:"bnb_4bit_use_double_quant,omitempty"`
-	ComputeDType string   `json:"bnb_4bit_compute_dtype,omitempty"`
-	Storage      string   `json:"bnb_4bit_quant_storage,omitempty"`
-	Threshold    float64  `json:"llm_int8_threshold"`
-	Fp16Weight   bool     `json:"llm_int8_has_fp16_weight"`
-	Skip         []string `json:"llm_int8_skip_modules"`
+	QuantMethod  string          `json:"quant_method"`
+	Load4        bool            `json:"load_in_4bit"`
+	Load8        bool            `json:"load_in_8bit"`
+	QuantType    string          `json:"bnb_4bit_quant_type,omitempty"`
+	DoubleQuant  *bool           `json:"bnb_4bit_use_double_quant,omitempty"`
+	ComputeDType string          `json:"bnb_4bit_compute_dtype,omitempty"`
+	Storage      string          `json:"bnb_4bit_quant_storage,omitempty"`
+	Threshold    json.RawMessage `json:"llm_int8_threshold"`
+	Fp16Weight   bool            `json:"llm_int8_has_fp16_weight"`
+	Skip         []string        `json:"llm_int8_skip_modules"`
 }
 
 // bitsAndBytes describes a result. Loaders know one kind of codes for all linears that are not skipped.
 func bitsAndBytes(m *Manifest, quantized []QuantizedLinear) (bitsAndBytesConfig, error) {
-	// 6 is the threshold of the paper (Dettmers et al., arXiv 2208.07339, section 3.2), and the library's.
-	c := bitsAndBytesConfig{QuantMethod: string(FormatBitsAndBytes), Threshold: 6, Skip: Ignored(m, quantized)}
+	// 6 is the threshold of the paper (Dettmers et al., arXiv 2208.07339, section 3.2), and the library's; transformers refuses it without
+	// the point.
+	c := bitsAndBytesConfig{QuantMethod: string(FormatBitsAndBytes), Threshold: json.RawMessage("6.0"), Skip: Ignored(m, quantized)}
 	first := quantized[0]
 	for _, q := range quantized {
 		a, b := q.Scheme, first.Scheme

@@ -119,7 +119,7 @@ func TestBitsAndBytesConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"quant_method":"bitsandbytes","load_in_4bit":true,"load_in_8bit":false,"bnb_4bit_quant_type":"nf4","bnb_4bit_use_double_quant":true,` +
-		`"bnb_4bit_compute_dtype":"bfloat16","bnb_4bit_quant_storage":"uint8","llm_int8_threshold":6,"llm_int8_has_fp16_weight":false,` +
+		`"bnb_4bit_compute_dtype":"bfloat16","bnb_4bit_quant_storage":"uint8","llm_int8_threshold":6.0,"llm_int8_has_fp16_weight":false,` +
 		`"llm_int8_skip_modules":["model.layers.0.mlp.gate","lm_head"]}`
 	if string(b) != want {
 		t.Errorf("config %s", b)
