@@ -112,6 +112,12 @@ func gridErrorAVX2(t *float32, blocks int, c *gridSums)
 func gridErrorAVX512(t *float32, blocks int, c *gridSums)
 
 //go:noescape
+func tableBF16AVX2(b *tableBatch)
+
+//go:noescape
+func tableBF16AVX512(b *tableBatch)
+
+//go:noescape
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape

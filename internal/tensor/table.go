@@ -73,13 +73,17 @@ func (k *Kernels) EncodeTable(r *TableResult, src []byte, d DType, rows, cols, b
 		panic(fmt.Sprintf("tensor: encode %d × %d in runs of %d: %d source bytes, room for %d codes, %d and %d sums, %d and %d scales",
 			rows, cols, block, len(src), len(r.Codes), len(r.Error), len(r.Power), len(absmax), len(scale)))
 	}
-	for row := range rows {
-		first := row * cols
-		if first%block == 0 && cols%block == 0 && k.servesTable(d, block) {
-			k.encodeTableVector(r, src[first*d.Size():][:cols*d.Size()], row, cols, block, absmax[first/block:], scale[first/block:], t)
-			continue
+	if cols%block != 0 || !k.servesTable(d, block) {
+		for row := range rows {
+			encodeTableRow(r, src, d, row, cols, block, n, absmax, scale, t)
 		}
-		encodeTableRow(r, src, d, row, cols, block, n, absmax, scale, t)
+		return
+	}
+	var b tableBatch
+	b.fill(t)
+	for row := range rows {
+		at, runs := row*cols, cols/block
+		b.row(k, r, src[at*d.Size():][:cols*d.Size()], row, cols, block, absmax[row*runs:][:runs], scale[row*runs:][:runs])
 	}
 }
 

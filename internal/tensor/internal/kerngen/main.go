@@ -38,6 +38,8 @@ func files() []file {
 		dotFile(),
 		gridErrorFile(avx2, "griderror_avx2_amd64.s"),
 		gridErrorFile(avx512, "griderror_avx512_amd64.s"),
+		tableFile(avx2, "table_avx2_amd64.s"),
+		tableFile(avx512, "table_avx512_amd64.s"),
 		declarations(),
 	}
 }

@@ -93,6 +93,9 @@ func declarations() file {
 	for _, i := range []isa{avx2, avx512} {
 		declare("gridError"+i.name, "t *float32, blocks int, c *gridSums")
 	}
+	for _, name := range tableFunctions() {
+		declare(name, "b *tableBatch")
+	}
 	declare("widenBF16AVX2", "dst *float32, src *byte, blocks int")
 	for _, f := range gemmFunctions() {
 		declare(f[0], f[1])
