@@ -181,6 +181,11 @@ def compare_outputs(compressed, dense_model, folder, activations):
 
 def check(source, compressed, dense):
     """Returns a list of what is wrong."""
+    config = json.loads((pathlib.Path(compressed) / "config.json").read_text())
+    if config["quantization_config"]["quant_method"] == "bitsandbytes":
+        import check_bitsandbytes
+
+        return check_bitsandbytes.check(source, compressed, dense)
     model = load(compressed)
     quantized, activations = {}, False
     for name, module in model.named_modules():
