@@ -68,11 +68,22 @@ def pack_zero_points_on_meta():
     base.PackedQuantizationCompressor.compress = classmethod(compress)
 
 
+def keep_global_scales(model, folder):
+    """Mends a flaw of transformers 4.57: it loads NVFP4's global scale, stored as F32, in the type of the model, and the decompressor then
+    divides in that type. Here it is as in the file."""
+    scaled = {name: module for name, module in model.named_modules() if hasattr(module, "weight_global_scale")}
+    if scaled:
+        stored = tensors_of(folder)
+        for name, module in scaled.items():
+            module.weight_global_scale.data = stored[name + ".weight_global_scale"]
+
+
 def load(folder):
     model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_of(folder), output_loading_info=True)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[kind]:
             raise Failure(f"{folder}: {kind.replace('_', ' ')}: {sorted(map(str, info[kind]))[:5]}")
+    keep_global_scales(model, folder)
     return model.eval()
 
 
