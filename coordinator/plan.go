@@ -141,12 +141,12 @@ func (pl *planner) choose() error {
 }
 
 // share finds the linears that are prepared together: those that engines fuse, where the method of all of them says so. One that
-// is treated otherwise shares nothing.
+// is treated otherwise shares nothing, or with others that are treated like it, whichever steps of the recipe say so.
 func (pl *planner) share() error {
 	m := pl.plan.Manifest
 	pl.peers = map[int][]int{}
 	for _, group := range shard.FusedGroups(m) {
-		var with []int
+		alike := map[string][]int{}
 		for _, i := range group {
 			sel := pl.chosen[i]
 			if sel == nil {
@@ -160,19 +160,22 @@ func (pl *planner) share() error {
 			if err != nil {
 				return err
 			}
-			first := sel
-			if len(with) > 0 {
-				first = pl.chosen[with[0]]
+			if layout.Share != compress.ShareFused {
+				continue
 			}
-			if layout.Share == compress.ShareFused && sel.Step == first.Step {
-				with = append(with, i)
+			key := fmt.Sprintf("%s %s %s", sel.First.Name(), sel.Params, sel.Format)
+			if sel.Then != nil {
+				key += fmt.Sprintf(" %s %s", sel.Then.Name(), sel.ThenParams)
 			}
+			alike[key] = append(alike[key], i)
 		}
-		if len(with) < 2 {
-			continue
-		}
-		for _, i := range with {
-			pl.peers[i] = with
+		for _, with := range alike {
+			if len(with) < 2 {
+				continue
+			}
+			for _, i := range with {
+				pl.peers[i] = with
+			}
 		}
 	}
 	return nil

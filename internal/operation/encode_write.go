@@ -192,6 +192,7 @@ func (j *encodeJob) prepare(ctx context.Context, x EncodedLayout, src *weights, 
 			}
 			w.silent = true
 			group[i] = w
+			o.PanelRows = min(o.PanelRows, rowsAt(w.row, 1)) // one of them may have longer rows
 		}
 		enc, err := x.Method.Prepare(ctx, group, o)
 		if err != nil {

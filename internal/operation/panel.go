@@ -60,7 +60,17 @@ func (x EncodedLayout) need(m *shard.Manifest, stored shard.DType) (int64, error
 	if len(x.Share) > 1 {
 		n += int64(len(x.Share)-1) * (whole + x.Layout.Scratch)
 	}
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	for _, peer := range x.Share { // their rows are read, one after another
+		read, err := panelNeed(m, peer, 1, 0)
+		if err != nil {
+			return 0, err
+		}
+		n = max(n, read+whole+x.Layout.Scratch)
+	}
+	return n, nil
 }
 
 // raggedRow bounds a row's part of a ragged component, in bytes: some rows have more than others, up to an element for each weight.
@@ -82,12 +92,19 @@ func (it *ItemLayout) aside() int64 {
 }
 
 // waiting is how much of it may wait until all other items are written: arrange puts
-// tensors that keep nothing aligned at the end of the file.
+// tensors that keep nothing aligned at the end of the file. Where what streams is not among
+// them, the rest is written right after it.
 func (it *ItemLayout) waiting() int64 {
-	for _, t := range it.Tensors {
-		if b, _ := t.Bytes(); it.module != nil && b%8 != 0 {
+	var last int64
+	for i, t := range it.Tensors {
+		b, _ := t.Bytes()
+		switch {
+		case it.module == nil || b%8 == 0:
+		case it.module[i] == it.stream:
 			return it.aside()
+		default:
+			last += b
 		}
 	}
-	return 0
+	return last
 }

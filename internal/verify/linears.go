@@ -272,8 +272,38 @@ func (v *verifier) encodedRows(ctx context.Context, x operation.EncodedLayout) (
 			return nil, fmt.Errorf("tensor %s does not say %d × %d", mt.Name, x.Linear.Rows, x.Linear.Cols)
 		}
 	}
+	if err := v.alike(ctx, x, parts); err != nil {
+		return nil, err
+	}
 	r := &components{verifier: v, x: x, parts: parts, data: make([][]byte, len(x.Layout.Components)), at: make([]int64, len(x.Layout.Components))}
 	return r.rows, nil
+}
+
+// alike compares what linears that engines fuse must share: with two scales of all scales, one of them would be lost.
+func (v *verifier) alike(ctx context.Context, x operation.EncodedLayout, parts map[string]shard.Tensor) error {
+	if len(x.Share) < 2 || x.Layout.Share != compress.ShareFused {
+		return nil
+	}
+	for _, c := range x.Layout.Components {
+		if !c.Whole {
+			continue
+		}
+		t := parts[c.Name]
+		have := make([]byte, t.Length)
+		if err := v.result.ReadAt(ctx, t.File, have, t.Offset); err != nil {
+			return err
+		}
+		key := x.Share[0].Name + "." + c.Name
+		if first, ok := v.shared[key]; !ok {
+			if v.shared == nil {
+				v.shared = map[string][]byte{}
+			}
+			v.shared[key] = have
+		} else if !bytes.Equal(first, have) {
+			v.problem("tensor %s is not that of the linears that engines fuse it with", t.Name)
+		}
+	}
+	return nil
 }
 
 // components reads the components of an encoded linear, rows after rows from the first.

@@ -89,6 +89,7 @@ type verifier struct {
 	*Report
 	progress func(int64)
 	result   *shard.Checkpoint
+	shared   map[string][]byte // what fused linears share, by the first of them and the component
 }
 
 // files compares the directory with its table of contents, byte by byte.
