@@ -16,6 +16,9 @@ func (m *Manifest) CheckSource() error {
 		return fmt.Errorf("read checkpoint: tensor %q holds %s (quantization method: %s): %w; start from the unquantized checkpoint",
 			name, what, method, ErrUnsupported)
 	}
+	if m.Model.Quantization == string(FormatShardpress) {
+		return fmt.Errorf("read checkpoint: its linears are stored as components (format %s): %w; start from the unquantized checkpoint", FormatShardpress, ErrUnsupported)
+	}
 	for _, t := range m.Tensors {
 		_, leaf := splitLeaf(t.Name)
 		switch {
