@@ -3,11 +3,14 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/shardpress/shardpress/compress"
 	"github.com/shardpress/shardpress/shard"
 )
 
@@ -40,7 +43,11 @@ func newInspect() *cobra.Command {
 				e.SetIndent("", "  ")
 				return e.Encode(v)
 			}
-			return inspect(c, m, tensors)
+			box, err := ck.Container()
+			if err != nil {
+				return err
+			}
+			return inspect(c, m, box, tensors)
 		},
 	}
 	c.Flags().BoolVar(&tensors, "tensors", false, "list every tensor")
@@ -48,7 +55,8 @@ func newInspect() *cobra.Command {
 	return c
 }
 
-func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
+// inspect prints what headers say. box is nil unless the checkpoint is a result in the format shardpress.
+func inspect(c *cobra.Command, m *shard.Manifest, box *shard.Container, tensors bool) error {
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
 	var size int64
 	for _, f := range m.Files {
@@ -97,6 +105,16 @@ func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
 	if model.Quantization != "" {
 		fmt.Fprintf(w, "quantized by\t%s\n", model.Quantization)
 	}
+	if box != nil {
+		fmt.Fprintf(w, "kept as they were\t%d linears\n", len(box.Ignore))
+		for i, s := range box.Stored(m) {
+			g := box.Groups[i]
+			fmt.Fprintf(w, "stored as\t%s: %d linears in %d tensors, %s\n", scheme(g.Scheme), len(g.Linears), s.Tensors, formatBytes(s.Bytes))
+			if n := len(s.Missing); n > 0 {
+				fmt.Fprintf(w, "missing\t%d of these linears have no tensor, such as %s: copy the result again\n", n, s.Missing[0])
+			}
+		}
+	}
 	for _, t := range types {
 		s := byType[t]
 		fmt.Fprintf(w, "%s\t%d tensors, %s\n", t, s.tensors, formatBytes(s.bytes))
@@ -124,6 +142,24 @@ func inspect(c *cobra.Command, m *shard.Manifest, tensors bool) error {
 		fmt.Fprintf(w, "skipped %s\t%s\n", s.Name, s.Reason)
 	}
 	return w.Flush()
+}
+
+// scheme says in a line what a scheme is: its kind, and its other members.
+func scheme(raw json.RawMessage) string {
+	s, err := compress.ParseScheme(raw)
+	if err != nil {
+		return fmt.Sprintf("%.80q (not known to this program)", raw)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return s.Kind()
+	}
+	delete(members, "kind")
+	text := s.Kind()
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		text += fmt.Sprintf(" %s=%s", key, strings.Trim(string(members[key]), `"`))
+	}
+	return text
 }
 
 func shape(dims []int64) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,5 +30,39 @@ func TestInspectResult(t *testing.T) {
 	}
 	if said := mustCall(t, "inspect", story); !strings.Contains(said, "\nweights ") {
 		t.Errorf("a source has no weights:\n%s", said)
+	}
+}
+
+// TestInspectContainer looks at results whose linears are stored as components, damaged ones among them.
+func TestInspectContainer(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "out")
+	mustCall(t, "compress", "--model", story, "--recipe", "magnitude-50", "--set", "output.format=shardpress", "--out", out)
+	said := mustCall(t, "inspect", out)
+	for _, want := range []string{"quantized by", "stored as", "sparse dtype=BF16 pattern=tensor sparsity=0.5: ", " linears in ", " tensors, ", "stored values"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no word of %q:\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "missing") {
+		t.Errorf("a whole result misses something:\n%s", said)
+	}
+	if code, _, said := call("compress", "--model", out, "--recipe", "w4a16-rtn", "--out", out+"2"); code == 0 || !strings.Contains(said, "stored as components (format shardpress)") {
+		t.Errorf("compressed again: %d, %s", code, said)
+	}
+	path := filepath.Join(out, "config.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, to := range map[string]string{"layers.0.mlp.up_proj": "layers.0.mlp.upp_proj", `"kind":"sparse"`: `"kind":"dense"`} {
+		text := strings.ReplaceAll(strings.ReplaceAll(string(b), `": `, `":`), from, to)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		said := mustCall(t, "inspect", out)
+		if !strings.Contains(said, "1 of these linears have no tensor, such as model.layers.0.mlp.upp_proj") && !strings.Contains(said, "not known to this program") {
+			t.Errorf("%s:\n%s", to, said)
+		}
 	}
 }
