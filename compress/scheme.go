@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 )
 
 // Strategies: what shares a scale.
@@ -66,6 +68,9 @@ func parsers() map[string]func(json.RawMessage) (Scheme, error) {
 		KindSparse:    strict[Sparse],
 	}
 }
+
+// SchemeKinds lists every kind of scheme in order.
+func SchemeKinds() []string { return slices.Sorted(maps.Keys(parsers())) }
 
 // MarshalScheme writes a scheme as JSON with its kind as the first member.
 func MarshalScheme(s Scheme) (json.RawMessage, error) {
