@@ -118,6 +118,11 @@ func (e *mxfp8Rows) Rows(dst *compress.Encoded, p compress.Panel) error {
 			stored[g] = mxExponent(top, mxfp8Offset)
 		}
 		tensor.ToFloat32(s.scales, stored, tensor.F8E8M0)
+		for g, top := range s.top {
+			if top == 0 {
+				s.scales[g] = 1 // codes of zero under any scale, and vector code for this one
+			}
+		}
 		dst.Error[row], dst.Power[row] = e.kernels.EncodeFloat8(dst.Data[0][row*p.Cols:][:p.Cols], data, e.work, s.scales, tensor.F8E4M3)
 	}
 	return nil

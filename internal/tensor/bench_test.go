@@ -3,6 +3,7 @@ package tensor
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -105,6 +106,14 @@ func BenchmarkStream(b *testing.B) {
 		contenders = append(contenders,
 			contender{name + "-keep", encode(256, true)},
 			contender{name + "-reuse", encode(256, false)},
+			contender{name + "-e4m3", func(first, n int) {
+				for row := first; row < first+n; row++ {
+					top := []uint32{0}
+					data := src[row*cols*2:][:cols*2]
+					k.MaxMagnitudes(top, data, BF16, cols)
+					sums[row], sums[rows+row] = k.EncodeFloat8(codes[row%16*cols:][:cols], data, BF16, []float32{math.Float32frombits(top[0]) / MaxE4M3}, F8E4M3)
+				}
+			}},
 		)
 	}
 	for threads := 1; threads <= 2; threads++ {

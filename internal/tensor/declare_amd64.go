@@ -121,6 +121,42 @@ func tableBF16AVX512(b *tableBatch)
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape
+func magnitudesBF16AVX2(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3BF16AVX2(r *float8Row)
+
+//go:noescape
+func magnitudesF16AVX2(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3F16AVX2(r *float8Row)
+
+//go:noescape
+func magnitudesF32AVX2(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3F32AVX2(r *float8Row)
+
+//go:noescape
+func magnitudesBF16AVX512(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3BF16AVX512(r *float8Row)
+
+//go:noescape
+func magnitudesF16AVX512(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3F16AVX512(r *float8Row)
+
+//go:noescape
+func magnitudesF32AVX512(dst *uint32, src *byte, groups, blocks int)
+
+//go:noescape
+func e4m3F32AVX512(r *float8Row)
+
+//go:noescape
 func tile6x16F32AVX2(k int, a *float32, aRow, aCol int, b, c *float32, ldc int, load bool)
 
 //go:noescape

@@ -1,3 +1,5 @@
+//go:build !amd64 || noasm
+
 package tensor
 
 func (k *Kernels) maxMagnitudes(dst []uint32, src []byte, d DType, group int) bool { return false }

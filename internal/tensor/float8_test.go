@@ -70,8 +70,8 @@ func TestToFloat8(t *testing.T) {
 	}
 }
 
-// float8Row makes a row of stored elements of every size, specials of finite numbers among them.
-func float8Row(rng *rand.Rand, d DType, n int, scale float32) []byte {
+// float8Weights makes a row of stored elements of every size, specials of finite numbers among them.
+func float8Weights(rng *rand.Rand, d DType, n int, scale float32) []byte {
 	x := make([]float32, n)
 	for i := range x {
 		switch rng.IntN(8) {
@@ -133,7 +133,7 @@ func TestEncodeFloat8(t *testing.T) {
 								scales[i] = 0x1p-24
 							}
 						}
-						src := float8Row(rng, d, n, scale)
+						src := float8Weights(rng, d, n, scale)
 						for _, e := range []DType{F8E4M3, F8E5M2} {
 							checkEncodeFloat8(t, k, src, d, scales, n, e)
 						}
@@ -186,7 +186,7 @@ func TestMaxMagnitudes(t *testing.T) {
 			for _, shape := range [][2]int{{1, 1}, {3, 31}, {2, 32}, {5, 64}, {1, 160}, {4, 128}, {2, 1000}} {
 				for _, special := range []float32{0, float32(math.Inf(-1)), float32(math.NaN())} {
 					groups, group := shape[0], shape[1]
-					src := float8Row(rng, d, groups*group, 0.01)
+					src := float8Weights(rng, d, groups*group, 0.01)
 					if special != 0 {
 						FromFloat32(src[rng.IntN(groups*group)*d.Size():], []float32{special}, d)
 					}
@@ -219,5 +219,35 @@ func TestDecodeFloat8(t *testing.T) {
 	}
 	if bad := DecodeFloat8(dst, []byte{0, 0x7b, 0x7c}, Float8Values(F8E5M2), 1); bad != 2 {
 		t.Errorf("infinity at %d", bad)
+	}
+}
+
+// All pairs of significands of BF16, and of F16, over the exponents that matter: the vector code does not divide them.
+func TestEncodeFloat8Significands(t *testing.T) {
+	t.Parallel()
+	for _, k := range vectorKernels(t) {
+		for _, c := range []struct {
+			d         DType
+			bits      int
+			exponents []int
+		}{{BF16, 7, []int{-20, -12, -11, -10, -9, -8, -6, -1, 0, 7, 8, 9, 60}}, {F16, 10, []int{-9, 0, 6}}} {
+			n := 1 << c.bits
+			x, src, scale := make([]float32, n), make([]byte, n*c.d.Size()), []float32{0}
+			want, got := make([]byte, n), make([]byte, n)
+			for _, e := range c.exponents {
+				for i := range x {
+					x[i] = float32(math.Ldexp(1+float64(i)/float64(n), e)) * float32(1-i%2*2)
+				}
+				FromFloat32(src, x, c.d)
+				for s := range n {
+					scale[0] = 1 + float32(s)/float32(n)
+					we, wp := encodeFloat8(want, src, c.d, scale, F8E4M3)
+					ge, gp := k.EncodeFloat8(got, src, c.d, scale, F8E4M3)
+					if !slices.Equal(got, want) || we != ge || wp != gp {
+						t.Fatalf("%s %v over %v at exponent %d: sums %g %g, plain makes %g %g", k.Name(), c.d, scale[0], e, ge, gp, we, wp)
+					}
+				}
+			}
+		}
 	}
 }

@@ -3,6 +3,7 @@ package tensor
 import (
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,33 @@ func TestVectorGuardPages(t *testing.T) {
 			codes, packed := guarded(t, n, false), guarded(t, PackedRowBytes(n, bits), false)
 			PackRow(packed, codes, bits)
 			UnpackRow(codes, packed, bits)
+		}
+	}
+}
+
+// Likewise for 8-bit floats.
+func TestFloat8GuardPages(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(23, 24))
+	for i := range 120 {
+		d, front := []DType{BF16, F16, F32}[i%3], i%2 == 0
+		groups, group := 1+rng.IntN(6), 32*(1+rng.IntN(9))
+		n := groups * group
+		src, codes, want := guarded(t, n*d.Size(), front), guarded(t, n, front), make([]byte, n)
+		copy(src, float8Weights(rng, d, n, 0.01))
+		scales := make([]float32, groups)
+		for g := range scales {
+			scales[g] = 0.015625
+		}
+		encodeFloat8(want, src, d, scales, F8E4M3)
+		for _, k := range vectorKernels(t) {
+			top, plain := make([]uint32, groups), make([]uint32, groups)
+			k.MaxMagnitudes(top, src, d, group)
+			(*Kernels)(nil).MaxMagnitudes(plain, src, d, group)
+			k.EncodeFloat8(codes, src, d, scales, F8E4M3)
+			if !slices.Equal(codes, want) || !slices.Equal(top, plain) {
+				t.Fatalf("%s: %v, %d groups of %d: other codes or magnitudes than plain", k.Name(), d, groups, group)
+			}
 		}
 	}
 }

@@ -40,6 +40,8 @@ func files() []file {
 		gridErrorFile(avx512, "griderror_avx512_amd64.s"),
 		tableFile(avx2, "table_avx2_amd64.s"),
 		tableFile(avx512, "table_avx512_amd64.s"),
+		float8File(avx2, "float8_avx2_amd64.s"),
+		float8File(avx512, "float8_avx512_amd64.s"),
 		declarations(),
 	}
 }

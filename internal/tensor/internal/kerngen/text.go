@@ -97,6 +97,9 @@ func declarations() file {
 		declare(name, "b *tableBatch")
 	}
 	declare("widenBF16AVX2", "dst *float32, src *byte, blocks int")
+	for _, f := range float8Functions() {
+		declare(f[0], f[1])
+	}
 	for _, f := range gemmFunctions() {
 		declare(f[0], f[1])
 	}
