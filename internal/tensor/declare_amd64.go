@@ -118,6 +118,18 @@ func tableBF16AVX2(b *tableBatch)
 func tableBF16AVX512(b *tableBatch)
 
 //go:noescape
+func keep4AVX2(b *keepBatch)
+
+//go:noescape
+func keep8AVX2(b *keepBatch)
+
+//go:noescape
+func keep4AVX512(b *keepBatch)
+
+//go:noescape
+func keep8AVX512(b *keepBatch)
+
+//go:noescape
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape

@@ -45,8 +45,12 @@ func (k *Kernels) KeepLargest(r *KeepResult, src []byte, d DType, rows, cols, n,
 	per, in, out := (cols+7)/8, cols*d.Size(), cols/m*n*d.Size()
 	var row keepRow
 	for i := range rows {
-		row = keepRow{mask: r.Mask[i*per:][:per], kept: r.Kept[i*out:][:out], src: src[i*in:][:in], d: d, n: n, m: m}
-		if !row.plain() {
+		row = keepRow{mask: r.Mask[i*per:][:per], kept: r.Kept[i*out : (i+1)*out : rows*out], src: src[i*in:][:in], d: d, n: n, m: m}
+		finite, served := k.keepVector(&row)
+		if !served {
+			finite = row.plain()
+		}
+		if !finite {
 			return i
 		}
 		r.Error[i], r.Power[i] = row.error, row.power

@@ -42,6 +42,8 @@ func files() []file {
 		tableFile(avx512, "table_avx512_amd64.s"),
 		float8File(avx2, "float8_avx2_amd64.s"),
 		float8File(avx512, "float8_avx512_amd64.s"),
+		keepFile(avx2, "keep_avx2_amd64.s"),
+		keepFile(avx512, "keep_avx512_amd64.s"),
 		declarations(),
 	}
 }

@@ -96,6 +96,9 @@ func declarations() file {
 	for _, name := range tableFunctions() {
 		declare(name, "b *tableBatch")
 	}
+	for _, name := range []string{"keep4AVX2", "keep8AVX2", "keep4AVX512", "keep8AVX512"} {
+		declare(name, "b *keepBatch")
+	}
 	declare("widenBF16AVX2", "dst *float32, src *byte, blocks int")
 	for _, f := range float8Functions() {
 		declare(f[0], f[1])

@@ -1,0 +1,48 @@
+//go:build amd64 && !noasm
+
+package tensor
+
+// keepBatch is what the assembly works on: a row of whole blocks of 32 BF16 columns.
+type keepBatch struct {
+	src, mask, kept *byte
+	blocks          int
+	step            int     // bytes that are kept of 8 columns
+	n, below        uint32  // columns to keep, and minus as many, twice 16 bits
+	bad             uint32  // set unless all are finite
+	error, power    float64 //nolint:unused // the assembly writes them
+}
+
+// keepOver is how much the assembly may write behind what is kept of a row: it stores 16 bytes at a time.
+const keepOver = 16
+
+// keepVector keeps the largest of a row with vector code; served is false where there is none for it.
+func (k *Kernels) keepVector(r *keepRow) (finite, served bool) {
+	cols := len(r.src) / 2
+	if k.set() == scalar || r.d != BF16 || r.m != 4 && r.m != 8 || cols == 0 || cols%32 != 0 {
+		return false, false
+	}
+	kept := r.kept[:cap(r.kept)] // of the panel: later rows are written later
+	own := len(kept)-len(r.kept) < keepOver
+	if own {
+		kept = make([]byte, len(r.kept)+keepOver)
+	}
+	b := keepBatch{
+		src: &r.src[0], mask: &r.mask[0], kept: &kept[0], blocks: cols / 32, step: 16 * r.n / r.m,
+		n: uint32(r.n) * 0x10001, below: uint32(0x10000-r.n) * 0x10001,
+	}
+	switch wide := k.set() == avx512; {
+	case wide && r.m == 4:
+		keep4AVX512(&b)
+	case wide:
+		keep8AVX512(&b)
+	case r.m == 4:
+		keep4AVX2(&b)
+	default:
+		keep8AVX2(&b)
+	}
+	if own {
+		copy(r.kept, kept)
+	}
+	r.error, r.power = b.error, b.power
+	return b.bad == 0, true
+}

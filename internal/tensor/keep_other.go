@@ -1,0 +1,5 @@
+//go:build !amd64 || noasm
+
+package tensor
+
+func (k *Kernels) keepVector(*keepRow) (finite, served bool) { return false, false }
