@@ -492,19 +492,31 @@ func (pl *planner) finish() error {
 		}
 	}
 	var quantization json.RawMessage
+	kv := kvCache(p.Recipe)
+	if kv != nil && len(pl.packed) == 0 {
+		return fmt.Errorf("plan: kv_cache: %w: no linear is compressed, and config.json says nothing of a cache alone", compress.ErrInvalid)
+	}
 	if len(pl.packed) > 0 {
 		f, err := shard.ResultFormat(pl.packed)
 		if err != nil {
 			return err
 		}
 		p.Format = string(f)
-		if quantization, err = shard.QuantizationConfig(p.Manifest, pl.packed); err != nil {
+		if quantization, err = shard.QuantizationConfigKV(p.Manifest, pl.packed, kv); err != nil {
 			return err
 		}
 	}
 	config, err := shard.OutputConfig(pl.options.Config, quantization)
 	p.Config = config
 	return err
+}
+
+// kvCache is what the engine is to do with keys and values, nil if nothing.
+func kvCache(r *recipe.Recipe) *shard.KVCache {
+	if r.KVCache == nil {
+		return nil
+	}
+	return &shard.KVCache{Bits: int(r.KVCache.Bits), Type: r.KVCache.Type, Strategy: r.KVCache.Strategy, Group: r.KVCache.Group}
 }
 
 // activations is what the engine is to do with a linear's inputs.

@@ -15,7 +15,7 @@ type quantConfig struct {
 	Status      string        `json:"quantization_status"`
 	Groups      orderedGroups `json:"config_groups"`
 	Ignore      []string      `json:"ignore"`
-	KVCache     *struct{}     `json:"kv_cache_scheme"`
+	KVCache     *quantArgs    `json:"kv_cache_scheme"`
 	Ratio       *struct{}     `json:"global_compression_ratio"`
 }
 
@@ -104,10 +104,19 @@ func (g orderedGroups) MarshalJSON() ([]byte, error) {
 // by name every linear that stays in 16 bits. With one scheme, and for the scheme of the experts or else of the most linears, the target
 // is the class name "Linear"; other schemes name their linears, which readers prefer over the class.
 func QuantizationConfig(m *Manifest, quantized []QuantizedLinear) (json.RawMessage, error) {
+	return QuantizationConfigKV(m, quantized, nil)
+}
+
+// QuantizationConfigKV is QuantizationConfig of a result for which engines are told how to keep keys and values; nil says nothing.
+func QuantizationConfigKV(m *Manifest, quantized []QuantizedLinear, kv *KVCache) (json.RawMessage, error) {
 	if err := checkQuantized(m, quantized); err != nil {
 		return nil, err
 	}
 	f, err := ResultFormat(quantized)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := kv.args(f)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +127,7 @@ func QuantizationConfig(m *Manifest, quantized []QuantizedLinear) (json.RawMessa
 			return nil, err
 		}
 		c = quantConfig{QuantMethod: "compressed-tensors", Format: f, Status: "compressed",
-			Groups: schemeGroups(quantized, f == FormatMixed), Ignore: Ignored(m, quantized)}
+			Groups: schemeGroups(quantized, f == FormatMixed), Ignore: Ignored(m, quantized), KVCache: cache}
 	case f == FormatBitsAndBytes:
 		if c, err = bitsAndBytes(m, quantized); err != nil {
 			return nil, err

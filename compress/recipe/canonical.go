@@ -26,8 +26,9 @@ func ParseCanonical(file string, text []byte) (*Recipe, error) {
 		} `json:"steps"`
 		Ignore   []string `json:"ignore"`
 		Output   struct{ Format string }
-		Numerics string `json:"numerics"`
-		Seed     string `json:"seed"`
+		KVCache  *KVCache `json:"kv_cache"`
+		Numerics string   `json:"numerics"`
+		Seed     string   `json:"seed"`
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -39,7 +40,7 @@ func ParseCanonical(file string, text []byte) (*Recipe, error) {
 		return nil, compress.Invalidf("%s: read recipe: seed %q is no number", file, c.Seed)
 	}
 	r := &Recipe{
-		Version: c.Version, Name: c.Name, Ignore: c.Ignore, Output: Output{Format: c.Output.Format}, Numerics: c.Numerics, Seed: seed, file: file,
+		Version: c.Version, Name: c.Name, Ignore: c.Ignore, Output: Output{Format: c.Output.Format}, KVCache: c.KVCache, Numerics: c.Numerics, Seed: seed, file: file,
 	}
 	for _, s := range c.Steps {
 		e, ok := lookup(s.Method)

@@ -14,7 +14,7 @@ import (
 
 // Keys of a recipe, in the order that the documentation has them.
 func recipeKeys() []string {
-	return []string{"version", "name", "description", "steps", "ignore", "output", "numerics", "seed"}
+	return []string{"version", "name", "description", "steps", "ignore", "output", "kv_cache", "numerics", "seed"}
 }
 
 // Keys of a step beside its method's parameters.
@@ -75,6 +75,8 @@ func (r *Recipe) field(s source, f pair) error {
 		r.Ignore, err = r.patterns(s, f.value, "ignore")
 	case "output":
 		err = r.output(s, f.value)
+	case "kv_cache":
+		err = r.kvCache(s, f.value)
 	case "steps":
 		var nodes []ast.Node
 		if nodes, err = s.items(f.value, "steps"); err != nil {
@@ -286,6 +288,10 @@ func (s source) unsigned(n ast.Node, what string) (uint64, error) {
 func (r *Recipe) clone() *Recipe {
 	c := *r
 	c.Ignore = slices.Clone(r.Ignore)
+	if r.KVCache != nil {
+		kv := *r.KVCache
+		c.KVCache = &kv
+	}
 	c.at = maps.Clone(r.at)
 	c.Steps = slices.Clone(r.Steps)
 	for i := range c.Steps {

@@ -56,7 +56,8 @@ type Recipe struct {
 	Steps       []Step
 	Ignore      []string
 	Output      Output
-	Numerics    string // numeric class, "" means f32
+	KVCache     *KVCache // nil: keys and values are kept as they are
+	Numerics    string   // numeric class, "" means f32
 	Seed        uint64
 
 	file string
@@ -147,6 +148,9 @@ func (r *Recipe) Validate() error {
 	if f := r.Output.Format; f != "" && !slices.Contains(formats(), f) {
 		return r.errorf("output.format", "output format %q is not known%s", f, didYouMean(f, formats()))
 	}
+	if err := r.validateKVCache(); err != nil {
+		return err
+	}
 	if len(r.Steps) == 0 {
 		return r.errorf("steps", "recipe has no steps")
 	}
@@ -160,7 +164,10 @@ func (r *Recipe) Validate() error {
 			return r.errorf(fmt.Sprintf("ignore.%d", i), "ignore pattern %w", err)
 		}
 	}
-	_, err := r.format()
+	f, err := r.format()
+	if err == nil && r.KVCache != nil && f != FormatMixed && !mixes(f) {
+		return r.errorf("kv_cache", "output format %s has no place for kv_cache: choose a format of compressed-tensors, or leave kv_cache out", f)
+	}
 	return err
 }
 
@@ -342,7 +349,7 @@ func (r *Recipe) Canonical() ([]byte, error) {
 	if numerics == "" {
 		numerics = defaultNumerics
 	}
-	return canonical(map[string]any{
+	out := map[string]any{
 		"version":  r.Version,
 		"name":     r.Name,
 		"steps":    steps,
@@ -350,7 +357,11 @@ func (r *Recipe) Canonical() ([]byte, error) {
 		"output":   map[string]any{"format": r.Format()},
 		"numerics": numerics,
 		"seed":     strconv.FormatUint(r.Seed, 10), // text: readers of JSON lose integers beyond 2^53
-	})
+	}
+	if r.KVCache != nil {
+		out["kv_cache"] = r.KVCache
+	}
+	return canonical(out)
 }
 
 // canonical writes v as JSON; encoding/json sorts the keys of maps and writes the shortest number that reads back.

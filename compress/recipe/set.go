@@ -16,6 +16,7 @@ import (
 //	steps.1.targets=a,b      likewise targets, method, activations.bits and then.group
 //	output.format=dense, numerics=f32, seed=7, name=mine
 //	ignore=a,b               replaces the list; ignore= empties it
+//	kv_cache.type=float      likewise bits, strategy, group; kv_cache= takes it away
 //
 // Lists are divided at commas; one that begins with [ is read as YAML, for patterns that hold
 // commas. When an override takes the meaning of another parameter away (strategy=channel that of group), that
@@ -50,11 +51,19 @@ func (r *Recipe) set(key, value string) error {
 		}
 	case "ignore":
 		r.Ignore, err = list(key, value)
+	case "kv_cache":
+		if value != "" {
+			return fmt.Errorf("set its members, as in kv_cache.type=float; only kv_cache= takes it away")
+		}
+		r.KVCache = nil
 	case "version", "steps", "output":
 		return fmt.Errorf("%s is not a single value", key)
 	default:
 		if rest, ok := strings.CutPrefix(key, "steps."); ok {
 			return r.setStep(key, rest, value)
+		}
+		if rest, ok := strings.CutPrefix(key, "kv_cache."); ok {
+			return r.setKVCache(rest, value)
 		}
 		return r.setEverywhere(key, value)
 	}

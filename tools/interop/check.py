@@ -203,7 +203,8 @@ def check(source, compressed, dense):
         scheme = getattr(module, "quantization_scheme", None)
         if scheme is not None and scheme.weights is not None:
             quantized[name] = scheme_name(scheme)
-            activations = activations or scheme.input_activations is not None
+        if scheme is not None and scheme.input_activations is not None:
+            activations = True  # of a linear, or of attention that quantizes what it keeps
     if not quantized:
         return [f"{compressed}: no linear is quantized"]
     if hasattr(model, "ct_decompress_hook"):
