@@ -149,10 +149,15 @@ func TestRecipeDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, yaml, _ := strings.Cut(text, "```yaml\n")
-	yaml, _, _ = strings.Cut(yaml, "```")
-	if _, err := recipe.Parse("docs/recipes.md", []byte(yaml)); err != nil {
-		t.Error(err)
+	examples := strings.Split(text, "```yaml\n")[1:]
+	if len(examples) < 4 {
+		t.Errorf("%d examples", len(examples))
+	}
+	for _, yaml := range examples {
+		yaml, _, _ = strings.Cut(yaml, "```")
+		if _, err := recipe.Parse("docs/recipes.md", []byte(yaml)); err != nil {
+			t.Errorf("%v in\n%s", err, yaml)
+		}
 	}
 	// Every key of a resolved recipe is explained.
 	r, err := recipe.Preset("w8a8-rtn")

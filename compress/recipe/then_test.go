@@ -29,6 +29,8 @@ func TestPruneThen(t *testing.T) {
 		"hqq, zeros: int":                       "",
 		"magnitude, sparsity: 0.75, scope: row": "",
 		"hqq":                                   "magnitude then hqq: hqq has no exact zero",
+		"bcq":                                   "magnitude then bcq: bcq has no exact zero",
+		"olive":                                 "",
 		"hqq, bits: 8":                          "magnitude then hqq: hqq has no exact zero",
 		"svd":                                   "magnitude then svd: svd has no exact zero",
 		"lplr":                                  "magnitude then lplr: lplr has no exact zero",
