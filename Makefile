@@ -83,6 +83,11 @@ ci: vet fmt-check tidy-check lint test race ## all that a change must pass
 interop: build ## load results in transformers and compare weights bit for bit (needs Python 3.11)
 	tools/interop/run
 
+.PHONY: interop-tokenizers
+interop-tokenizers: ## compare token ids with the library tokenizers on 100,000 texts (after `make interop` has made the environment; minutes)
+	$(GO) build -o bin/tokenids ./tools/interop/tokenids
+	tools/interop/.venv/bin/python tools/interop/tokenids.py bin/tokenids
+
 .PHONY: clean
 clean: ## remove what the targets above have made
 	rm -rf bin coverage.out coverage.html
