@@ -28,6 +28,8 @@ type options struct {
 	config    string
 	shapes    string
 	layers    int
+	experts   int
+	vocab     int
 	out       string
 	fileBytes int64
 }
@@ -51,6 +53,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.config, "config", "", "config.json of the model to imitate")
 	flags.StringVar(&o.shapes, "shapes", "", "list of tensors to write in place of those that the model type implies: JSON, or JSON in gzip")
 	flags.IntVar(&o.layers, "layers", 0, "decoder blocks to write (0: as many as the config says)")
+	flags.IntVar(&o.experts, "experts", 0, "experts to keep of each mixture (0: all of them)")
+	flags.IntVar(&o.vocab, "vocab", 0, "rows of embedding and head to keep (0: all of them)")
 	flags.StringVar(&o.out, "out", "", "directory to write, absent or empty")
 	flags.Int64Var(&o.fileBytes, "file-bytes", defaultFileBytes, "start a new file before one grows beyond this")
 	if err := flags.Parse(args); err != nil {
@@ -73,6 +77,18 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	tensors, err := tensorsOf(config, o.shapes)
 	if err != nil {
 		return err
+	}
+	if o.experts > 0 {
+		tensors = keepExperts(tensors, o.experts)
+		if raw, err = replace(raw, o.experts, "n_routed_experts", "num_local_experts", "num_experts"); err != nil {
+			return err
+		}
+	}
+	if o.vocab > 0 {
+		tensors = cutRows(tensors, o.vocab, "embed_tokens.weight", "lm_head.weight")
+		if raw, err = replace(raw, o.vocab, "vocab_size"); err != nil {
+			return err
+		}
 	}
 	files, err := divide(tensors, o.fileBytes)
 	if err != nil {

@@ -254,6 +254,27 @@ func TestShapesFile(t *testing.T) {
 	}
 }
 
+func TestExperts(t *testing.T) {
+	t.Parallel()
+	list := []byte(`{"tensors": [["model.layers.0.mlp.gate.weight","BF16",[4,16]],["model.layers.0.mlp.gate.e_score_correction_bias","F32",[4]],
+		["model.layers.0.mlp.experts.0.up_proj.weight","BF16",[8,16]],["model.layers.0.mlp.experts.1.up_proj.weight","BF16",[8,16]],
+		["model.layers.0.mlp.experts.12.up_proj.weight","BF16",[8,16]],["model.layers.0.mlp.shared_experts.up_proj.weight","BF16",[8,16]],["lm_head.weight","BF16",[8,16]]]}`)
+	out := filepath.Join(t.TempDir(), "out")
+	config := tiny(t, map[string]any{"model_type": "unheard_of", "n_routed_experts": 4})
+	if err := run(t.Context(), []string{"--config", config, "--shapes", write(t, "shapes.json", list), "--experts", "2", "--vocab", "3", "--out", out}, &bytes.Buffer{}); err != nil {
+		t.Fatal(err)
+	}
+	shapes := readBack(t, out)
+	if len(shapes) != 6 || shapes["lm_head.weight"][0] != 3 || shapes["model.layers.0.mlp.experts.12.up_proj.weight"] != nil || shapes["model.layers.0.mlp.gate.weight"][0] != 2 ||
+		shapes["model.layers.0.mlp.gate.e_score_correction_bias"][0] != 2 || shapes["model.layers.0.mlp.shared_experts.up_proj.weight"][0] != 8 {
+		t.Errorf("tensors %v", shapes)
+	}
+	adjusted, err := os.ReadFile(filepath.Join(out, "config.json"))
+	if err != nil || !strings.Contains(string(adjusted), `"n_routed_experts": 2`) {
+		t.Errorf("config %s, %v", adjusted, err)
+	}
+}
+
 // TestRefusals holds that bad arguments are refused in a sentence that names them, with nothing written.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
