@@ -97,6 +97,8 @@ type planner struct {
 
 	byTensor map[string][]int          // linears of a tensor, in order
 	chosen   map[int]*recipe.Selection // what is done to a linear, by index
+	fused    map[int]bool              // linears whose method wants to be prepared with those that engines fuse
+	seeded   map[int]bool              // linears whose method draws numbers
 	peers    map[int][]int             // linears that are prepared with a linear, itself among them
 	packed   []shard.QuantizedLinear   // for the result's config.json
 }
@@ -105,7 +107,7 @@ type planner struct {
 func (pl *planner) choose() error {
 	m, r := pl.plan.Manifest, pl.plan.Recipe
 	all := make([]compress.Linear, len(m.Linears))
-	pl.chosen = map[int]*recipe.Selection{}
+	pl.chosen, pl.fused, pl.seeded = map[int]*recipe.Selection{}, map[int]bool{}, map[int]bool{}
 	for i, l := range m.Linears {
 		al, err := operation.AsLinear(m, l)
 		if err != nil {
@@ -125,8 +127,15 @@ func (pl *planner) choose() error {
 		if !ok {
 			continue
 		}
-		if _, err := sel.Method.Layout(all[i]); err != nil {
+		layout, err := sel.Method.Layout(all[i])
+		if err != nil {
 			return err
+		}
+		if layout.Share == compress.ShareFused {
+			pl.fused[i] = true
+		}
+		if layout.Seeded {
+			pl.seeded[i] = true
 		}
 		if m.Linears[i].Transposed && sel.Format != operation.FormatDense && m.Linears[i].Expert < 0 {
 			return fmt.Errorf("linear %s: format %s: %w: engines have no packed form of weights that are stored transposed; choose --set output.format=dense",
@@ -143,26 +152,17 @@ func (pl *planner) choose() error {
 // share finds the linears that are prepared together: those that engines fuse, where the method of all of them says so. One that
 // is treated otherwise shares nothing, or with others that are treated like it, whichever steps of the recipe say so.
 func (pl *planner) share() error {
-	m := pl.plan.Manifest
+	if len(pl.fused) == 0 {
+		return nil
+	}
 	pl.peers = map[int][]int{}
-	for _, group := range shard.FusedGroups(m) {
+	for _, group := range shard.FusedGroups(pl.plan.Manifest) {
 		alike := map[string][]int{}
 		for _, i := range group {
+			if !pl.fused[i] {
+				continue
+			}
 			sel := pl.chosen[i]
-			if sel == nil {
-				continue
-			}
-			al, err := operation.AsLinear(m, m.Linears[i])
-			if err != nil {
-				return err
-			}
-			layout, err := sel.Method.Layout(al)
-			if err != nil {
-				return err
-			}
-			if layout.Share != compress.ShareFused {
-				continue
-			}
 			key := fmt.Sprintf("%s %s %s", sel.First.Name(), sel.Params, sel.Format)
 			if sel.Then != nil {
 				key += fmt.Sprintf(" %s %s", sel.Then.Name(), sel.ThenParams)
@@ -365,16 +365,8 @@ func (pl *planner) encodeLinear(pc *piece, i int, sel *recipe.Selection) (operat
 			}
 		}
 	}
-	al, err := operation.AsLinear(m, m.Linears[i])
-	if err != nil {
-		return e, err
-	}
-	layout, err := sel.Method.Layout(al)
-	if err != nil {
-		return e, err
-	}
-	if layout.Seeded {
-		e.Seed = seedFor(pl.plan.Recipe.Seed, sel.First.Name(), al.Name)
+	if pl.seeded[i] {
+		e.Seed = seedFor(pl.plan.Recipe.Seed, sel.First.Name(), m.Linears[i].Name)
 	}
 	return e, nil
 }

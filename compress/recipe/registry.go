@@ -23,7 +23,7 @@ type entry struct {
 	// passes says that what the method makes are weights, which another method's formats hold; otherwise they are parts of a whole of
 	// its own.
 	passes     bool
-	parameters []compress.Parameter
+	parameters func() []compress.Parameter
 	fromJSON   func(json.RawMessage) (compress.Method, error)
 }
 
@@ -34,35 +34,35 @@ func registry() []entry {
 			name:        quantize.BCQName,
 			description: "a sum of a few signs, each with a factor for its group; no data needed",
 			formats:     []string{FormatShardpress, FormatDense},
-			parameters:  quantize.BCQParameters(),
+			parameters:  quantize.BCQParameters,
 			fromJSON:    fromJSON(quantize.NewBCQ),
 		},
 		{
 			name:        quantize.FP4Name,
 			description: "4-bit floats of bitsandbytes, a scale for each run of 64 weights; no data needed",
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
-			parameters:  quantize.FP4Parameters(),
+			parameters:  quantize.FP4Parameters,
 			fromJSON:    fromJSON(quantize.NewFP4),
 		},
 		{
 			name:        quantize.FP8Name,
 			description: "floats of 8 bits; no data needed",
 			formats:     []string{FormatFloat, FormatShardpress, FormatDense},
-			parameters:  quantize.FP8Parameters(),
+			parameters:  quantize.FP8Parameters,
 			fromJSON:    fromJSON(quantize.NewFP8),
 		},
 		{
 			name:        quantize.HQQName,
 			description: "a grid of each group's own range with the zero point that makes small errors smallest; no data needed",
 			formats:     []string{FormatShardpress, FormatPack, FormatInt, FormatDense},
-			parameters:  quantize.HQQParameters(),
+			parameters:  quantize.HQQParameters,
 			fromJSON:    fromJSON(quantize.NewHQQ),
 		},
 		{
 			name:        quantize.LLMInt8Name,
 			description: "LLM.int8(): bytes, a scale for each output channel; no data needed",
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
-			parameters:  quantize.LLMInt8Parameters(),
+			parameters:  quantize.LLMInt8Parameters,
 			fromJSON:    fromJSON(quantize.NewLLMInt8),
 		},
 		{
@@ -70,21 +70,21 @@ func registry() []entry {
 			description: "set the smallest weights to zero, unstructured or N of every M columns kept; no data needed",
 			formats:     []string{FormatDense, FormatShardpress},
 			passes:      true,
-			parameters:  prune.MagnitudeParameters(),
+			parameters:  prune.MagnitudeParameters,
 			fromJSON:    fromJSON(prune.NewMagnitude),
 		},
 		{
 			name:        lowrank.LoRCName,
 			description: "adds back, at low rank, what the method that follows loses; no data needed",
 			formats:     []string{FormatShardpress, FormatDense},
-			parameters:  lowrank.LoRCParameters(),
+			parameters:  lowrank.LoRCParameters,
 			fromJSON:    fromJSON(lowrank.NewLoRC),
 		},
 		{
 			name:        lowrank.LPLRName,
 			description: "a random sketch and the least squares answer to it, both quantized; no data needed",
 			formats:     []string{FormatShardpress, FormatDense},
-			parameters:  lowrank.LPLRParameters(),
+			parameters:  lowrank.LPLRParameters,
 			fromJSON:    fromJSON(lowrank.NewLPLR),
 		},
 		{
@@ -97,14 +97,14 @@ func registry() []entry {
 			name:        quantize.MXFP8Name,
 			description: "floats of 8 bits over a power of two for 32 columns; no data needed",
 			formats:     []string{FormatMXFP8, FormatShardpress, FormatDense},
-			parameters:  quantize.MXFP8Parameters(),
+			parameters:  quantize.MXFP8Parameters,
 			fromJSON:    fromJSON(quantize.NewMXFP8),
 		},
 		{
 			name:        quantize.NF4Name,
 			description: "4-bit NormalFloat of QLoRA, a scale for each run of 64 weights; no data needed",
 			formats:     []string{FormatBitsAndBytes, FormatShardpress, FormatDense},
-			parameters:  quantize.NF4Parameters(),
+			parameters:  quantize.NF4Parameters,
 			fromJSON:    fromJSON(quantize.NewNF4),
 		},
 		{
@@ -117,21 +117,21 @@ func registry() []entry {
 			name:        quantize.OliVeName,
 			description: "short integers whose outliers take the place of their neighbours; no data needed",
 			formats:     []string{FormatShardpress, FormatDense},
-			parameters:  quantize.OliVeParameters(),
+			parameters:  quantize.OliVeParameters,
 			fromJSON:    fromJSON(quantize.NewOliVe),
 		},
 		{
 			name:        quantize.RTNName,
 			description: "round to the nearest step of an integer grid; no data needed",
 			formats:     []string{FormatPack, FormatInt, FormatShardpress, FormatDense},
-			parameters:  quantize.RTNParameters(),
+			parameters:  quantize.RTNParameters,
 			fromJSON:    fromJSON(quantize.NewRTN),
 		},
 		{
 			name:        lowrank.SVDName,
 			description: "the nearest product of two thin factors; no data needed",
 			formats:     []string{FormatShardpress, FormatDense},
-			parameters:  lowrank.SVDParameters(),
+			parameters:  lowrank.SVDParameters,
 			fromJSON:    fromJSON(lowrank.NewSVD),
 		},
 	}
@@ -153,6 +153,14 @@ func fromJSON[P any, M compress.Method](newMethod func(P) (M, error)) func(json.
 	}
 }
 
+// params describes the method's parameters. Most of what the registry holds is nobody's concern at a time, so they are made when they are asked for.
+func (e entry) params() []compress.Parameter {
+	if e.parameters == nil {
+		return nil
+	}
+	return e.parameters()
+}
+
 func lookup(name string) (entry, bool) {
 	for _, e := range registry() {
 		if e.name == name {
@@ -172,7 +180,7 @@ func methodNames() []string {
 }
 
 func (e entry) parameter(name string) (compress.Parameter, bool) {
-	for _, p := range e.parameters {
+	for _, p := range e.params() {
 		if p.Name == name {
 			return p, true
 		}
@@ -181,8 +189,8 @@ func (e entry) parameter(name string) (compress.Parameter, bool) {
 }
 
 func (e entry) parameterNames() []string {
-	names := make([]string, len(e.parameters))
-	for i, p := range e.parameters {
+	names := make([]string, len(e.params()))
+	for i, p := range e.params() {
 		names[i] = p.Name
 	}
 	return names
@@ -221,7 +229,7 @@ func (e entry) checkParam(given map[string]any, name string) error {
 // they cannot tell equal work apart.
 func (e entry) resolve(given map[string]any) (map[string]any, error) {
 	out := map[string]any{}
-	for _, p := range e.parameters {
+	for _, p := range e.params() {
 		if !e.applies(given, p) {
 			continue
 		}
@@ -325,7 +333,7 @@ func Methods() ([]MethodInfo, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list methods: %w", err)
 		}
-		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.formats, e.parameters})
+		out = append(out, MethodInfo{e.name, m.Version(), e.description, e.formats, e.params()})
 	}
 	slices.SortFunc(out, func(a, b MethodInfo) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil

@@ -190,7 +190,7 @@ func (r *Recipe) setParam(m entry, path string, params *map[string]any, name, va
 	}
 	(*params)[name] = v
 	r.forget(path + "." + name)
-	for _, other := range m.parameters {
+	for _, other := range m.params() {
 		if other.When == name && !m.applies(*params, other) {
 			delete(*params, other.Name)
 		}
