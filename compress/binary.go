@@ -10,7 +10,7 @@ const KindBinary = "binary"
 // ComponentOffsets are what is added to the weights of a group.
 const ComponentOffsets = "offsets"
 
-// Binary is the scheme of binary coding, as LUT-GEMM (Park et al., arXiv 2206.09557, equation 1, and 2 with an offset) multiplies with it:
+// Binary is the scheme of binary coding, as LUT-GEMM (Park et al., arXiv 2206.09557) multiplies with it:
 // w ≈ Σᵢ αᵢ·bᵢ (+ offset), with bᵢ = ±1.
 //
 // Its components, for b bits, are

@@ -7,7 +7,7 @@ import (
 // KindPairs is the kind of Pairs.
 const KindPairs = "pairs"
 
-// Pairs is the scheme of OliVe (Guo et al., arXiv 2304.07493, section 3): codes of one width in which a weight that is too large for the
+// Pairs is the scheme of OliVe (Guo et al., arXiv 2304.07493): codes of one width in which a weight that is too large for the
 // grid takes the other weight of its pair, columns 2i and 2i+1, as a victim that becomes 0.
 //
 // Its components, for codes of b = 4 or 8 bits, are

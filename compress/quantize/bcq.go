@@ -13,9 +13,9 @@ import (
 // BCQ is binary coding: a group of weights is a sum of signs, each with one factor, w ≈ Σᵢ αᵢ·bᵢ with bᵢ = ±1, and an offset for all if wanted.
 // Products with it need look-up tables and additions only (LUT-GEMM, Park et al., arXiv 2206.09557).
 //
-// It minimises Σ(w − ŵ)². Greedily (Rastegari et al., arXiv 1603.05279; LUT-GEMM section 3): b₁ = sign(w), α₁ = mean|w|, and so on with
-// what is left. Then in turn (Xu et al., "Alternating Multi-bit Quantization for Recurrent Neural Networks", arXiv 1802.00150, algorithm 2):
-// with the signs fixed, the αs solve the normal equations (BᵀB)α = Bᵀw, equation 5; with the αs fixed, each weight takes the nearest of the
+// It minimises Σ(w − ŵ)². Greedily (Rastegari et al., arXiv 1603.05279; greedy_mean_torch of LUT-GEMM's bcq.py): b₁ = sign(w), α₁ = mean|w|, and so on with
+// what is left. Then in turn (Xu et al., "Alternating Multi-bit Quantization for Recurrent Neural Networks", arXiv 1802.00150; refine_mean_torch):
+// with the signs fixed, the αs solve the normal equations (BᵀB)α = Bᵀw; with the αs fixed, each weight takes the nearest of the
 // 2^b sums, found by bisection. It ends when the error, that of the rounded αs which are stored, no longer falls, or after the given rounds,
 // and keeps the best: no round makes it worse than greedy.
 //

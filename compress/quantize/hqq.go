@@ -14,8 +14,8 @@ import (
 // the group's own range, whose zero point is a float and is found without data.
 //
 // It looks for the zero point z that minimises Σ|w − ŵ|^p, p < 1, with ŵ = s·(q − z), q = round(w/s + z): large errors count for little,
-// so that outliers may keep theirs. The sum is split (section "Half-quadratic solver", equations 4 to 6): with the errors e as unknowns of
-// their own,
+// so that outliers may keep theirs. The sum is split (there under "Half-Quadratic Solver"; optimize_weights_proximal and shrink_lp_op of the
+// authors' hqq/core/optimize.py): with the errors e as unknowns of their own,
 //
 //	e ← sign(w−ŵ)·max(0, |w−ŵ| − |w−ŵ|^(p−1)/β)
 //	z ← mean(q − (w − e)/s)

@@ -15,7 +15,7 @@ import (
 // place, at the cost of its neighbour, which becomes 0. What codes mean is in compress.Pairs.
 //
 // It minimises Σ(w − ŵ)² of a row, or of a group of its columns, over scales: those for which the top of the grid lies at 0.75, 0.77, ...
-// 2.49 of max(|μ − 3σ|, |μ + 3σ|) (section 3.4 and the authors' scripts; σ with n − 1), and, beyond the paper, at the largest weight: that
+// 2.49 of max(|μ − 3σ|, |μ + 3σ|) (search_mse of the authors' quant_modules.py, with the bounds of their scripts; σ with n − 1), and, beyond the paper, at the largest weight: that
 // is the plain grid without outliers, above whose error no row ends. A weight goes to the nearest of the integers and the floats; of a
 // pair of two outliers the first stays.
 //

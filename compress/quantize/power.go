@@ -5,13 +5,12 @@ import "math"
 // power gives x^y for a normal x > 0 and |y·log₂x| below 1000, to about 2e-11 of its value, the same bits on every
 // machine: math.Pow has code of its own on some. It is exp₂(y·log₂x), both as series.
 func power(x, y float64) float64 {
-	// x = m·2^k with m from √½ to √2.
+	// x = m·2^k with m above √½ and up to √2. Without a branch, which would be anybody's guess.
+	const above = 0x3fe6a09e667f3bcd + 1 // √½, and a little
 	b := math.Float64bits(x)
-	k := int(b>>52) - 1023
-	m := math.Float64frombits(b&(1<<52-1) | 1023<<52)
-	if m > math.Sqrt2 {
-		m, k = m/2, k+1
-	}
+	k := int64(b-above) >> 52
+	m := math.Float64frombits(b - uint64(k)<<52)
+
 	// log₂m = 2/ln 2·artanh f = 2/ln 2·(f + f³/3 + f⁵/5 + ...), |f| ≤ 0.1716: the term in f¹⁵ is below 1e-12.
 	const c = 2 / math.Ln2
 	f := (m - 1) / (m + 1)
