@@ -53,6 +53,16 @@ func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what
 			}
 		}
 	}
+	for format, methods := range map[shard.Format]map[string]string{
+		shard.FormatFloatQuantized: {"fp8": `{"strategy":"block"}`},
+		shard.FormatMXFP8:          {"mxfp8": `{}`},
+		shard.FormatDense:          {"fp8": `{"strategy":"tensor"}`, "mxfp8": `{}`},
+	} {
+		for method, params := range methods {
+			e := EncodeLinear{Method: method, At: 1, Params: json.RawMessage(params), Format: string(format)}
+			items[fmt.Sprintf("%s %s %s", format, method, params)] = Item{Encode: []EncodeLinear{e}}
+		}
+	}
 	for _, params := range []string{`{"sparsity":0.5}`, `{"sparsity":0.5,"scope":"row"}`, `{"sparsity":0.125}`, `{"pattern":"n:m","n":2,"m":4}`} {
 		prune := EncodeLinear{Method: "magnitude", At: 1, Params: json.RawMessage(params)}
 		for _, format := range []string{string(shard.FormatShardpress), FormatDense} {
