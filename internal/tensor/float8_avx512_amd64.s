@@ -145,6 +145,25 @@ DATA float8highBytes<>+56(SB)/4, $0x80800b09
 DATA float8highBytes<>+60(SB)/4, $0x80800f0d
 GLOBL float8highBytes<>(SB), RODATA|NOPTR, $64
 
+// The low words of 32 doublewords in two registers.
+DATA float8Words<>+0(SB)/4, $0x00020000
+DATA float8Words<>+4(SB)/4, $0x00060004
+DATA float8Words<>+8(SB)/4, $0x000a0008
+DATA float8Words<>+12(SB)/4, $0x000e000c
+DATA float8Words<>+16(SB)/4, $0x00120010
+DATA float8Words<>+20(SB)/4, $0x00160014
+DATA float8Words<>+24(SB)/4, $0x001a0018
+DATA float8Words<>+28(SB)/4, $0x001e001c
+DATA float8Words<>+32(SB)/4, $0x00220020
+DATA float8Words<>+36(SB)/4, $0x00260024
+DATA float8Words<>+40(SB)/4, $0x002a0028
+DATA float8Words<>+44(SB)/4, $0x002e002c
+DATA float8Words<>+48(SB)/4, $0x00320030
+DATA float8Words<>+52(SB)/4, $0x00360034
+DATA float8Words<>+56(SB)/4, $0x003a0038
+DATA float8Words<>+60(SB)/4, $0x003e003c
+GLOBL float8Words<>(SB), RODATA|NOPTR, $64
+
 // Even elements of two registers.
 DATA float8Even<>+0(SB)/4, $0x00000000
 DATA float8Even<>+4(SB)/4, $0x00000002
@@ -198,12 +217,32 @@ TEXT ·magnitudesBF16AVX512(SB), NOSPLIT, $0-32
 group:
 	VPXORD Z0, Z0, Z0
 	MOVQ BX, R9
+	VPXORD Z3, Z3, Z3
+	SUBQ $4, R9
+	JLT few
+four:
+	VPANDD 0(SI), Z15, Z1
+	VPMAXUW Z1, Z0, Z0
+	VPANDD 64(SI), Z15, Z2
+	VPMAXUW Z2, Z3, Z3
+	VPANDD 128(SI), Z15, Z1
+	VPMAXUW Z1, Z0, Z0
+	VPANDD 192(SI), Z15, Z2
+	VPMAXUW Z2, Z3, Z3
+	ADDQ $256, SI
+	SUBQ $4, R9
+	JGE four
+few:
+	ADDQ $4, R9
+	JEQ done
 block:
 	VPANDD 0(SI), Z15, Z1
 	VPMAXUW Z1, Z0, Z0
 	ADDQ $64, SI
 	DECQ R9
 	JNZ block
+done:
+	VPMAXUW Z3, Z0, Z0
 	VEXTRACTI64X4 $1, Z0, Y1
 	VPMAXUW Y1, Y0, Y0
 	VEXTRACTI128 $1, Y0, X1
@@ -244,6 +283,7 @@ TEXT ·e4m3BF16AVX512(SB), NOSPLIT, $0-8
 	VPBROADCASTD float8signs<>(SB), Z22
 	VPBROADCASTD float8oddWord<>(SB), Z30
 	VMOVDQU32 float8highBytes<>(SB), Z23
+	VMOVDQU32 float8Words<>(SB), Z28
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
@@ -260,10 +300,12 @@ group:
 	VMULSS X14, X13, X13
 	VBROADCASTSS X13, Z13
 	ADDQ $4, R11
-block:
+	CMPQ R9, $2
+	JLT single
+pair:
 	PREFETCHT0 0(SI)(R10*1)
 	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
-	VMOVDQU32 (SI), Z8
+	VMOVDQU32 0(SI), Z8
 	VPSLLD $16, Z8, Z0
 	VPANDD Z30, Z8, Z1
 	VPANDD Z31, Z0, Z0
@@ -300,7 +342,105 @@ block:
 	VFNMADD231PS Z3, Z15, Z1
 	VFMADD231PS Z0, Z0, Z16
 	VFMADD231PS Z1, Z1, Z17
-	// odd codes above the even ones, the signs, and of every doubleword the lower half
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	VMOVDQA32 Z4, Z12
+	PREFETCHT0 64(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VMOVDQU32 64(SI), Z8
+	VPSLLD $16, Z8, Z0
+	VPANDD Z30, Z8, Z1
+	VPANDD Z31, Z0, Z0
+	VPSHUFB Z23, Z8, Z8
+	// the quotient in the type of the weights
+	VMULPS Z13, Z0, Z10
+	VMULPS Z13, Z1, Z11
+	VMOVAPS Z10, Z2
+	VMOVAPS Z11, Z3
+	VFMSUB231PS Z14, Z0, Z2
+	VFMSUB231PS Z14, Z1, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	// of every doubleword the lower half
+	VPERMT2W Z4, Z28, Z12
+	VMOVDQU32 Z12, (DX)
+	ADDQ $128, SI
+	ADDQ $64, DX
+	SUBQ $2, R9
+	CMPQ R9, $2
+	JGE pair
+	TESTQ R9, R9
+	JEQ next
+single:
+	PREFETCHT0 0(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VMOVDQU32 0(SI), Z8
+	VPSLLD $16, Z8, Z0
+	VPANDD Z30, Z8, Z1
+	VPANDD Z31, Z0, Z0
+	VPSHUFB Z23, Z8, Z8
+	// the quotient in the type of the weights
+	VMULPS Z13, Z0, Z10
+	VMULPS Z13, Z1, Z11
+	VMOVAPS Z10, Z2
+	VMOVAPS Z11, Z3
+	VFMSUB231PS Z14, Z0, Z2
+	VFMSUB231PS Z14, Z1, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
 	VPSLLD $8, Z5, Z5
 	VPTERNLOGD $0xe2, Z5, Z24, Z4
 	VPTERNLOGD $0x78, Z22, Z8, Z4
@@ -308,8 +448,7 @@ block:
 	VMOVDQU Y4, (DX)
 	ADDQ $64, SI
 	ADDQ $32, DX
-	DECQ R9
-	JNZ block
+next:
 	DECQ CX
 	JNZ group
 	// even and odd lanes, then distance 8, 4, 2, 1
@@ -352,12 +491,32 @@ TEXT ·magnitudesF16AVX512(SB), NOSPLIT, $0-32
 group:
 	VPXORD Z0, Z0, Z0
 	MOVQ BX, R9
+	VPXORD Z3, Z3, Z3
+	SUBQ $4, R9
+	JLT few
+four:
+	VPANDD 0(SI), Z15, Z1
+	VPMAXUW Z1, Z0, Z0
+	VPANDD 64(SI), Z15, Z2
+	VPMAXUW Z2, Z3, Z3
+	VPANDD 128(SI), Z15, Z1
+	VPMAXUW Z1, Z0, Z0
+	VPANDD 192(SI), Z15, Z2
+	VPMAXUW Z2, Z3, Z3
+	ADDQ $256, SI
+	SUBQ $4, R9
+	JGE four
+few:
+	ADDQ $4, R9
+	JEQ done
 block:
 	VPANDD 0(SI), Z15, Z1
 	VPMAXUW Z1, Z0, Z0
 	ADDQ $64, SI
 	DECQ R9
 	JNZ block
+done:
+	VPMAXUW Z3, Z0, Z0
 	VEXTRACTI64X4 $1, Z0, Y1
 	VPMAXUW Y1, Y0, Y0
 	VEXTRACTI128 $1, Y0, X1
@@ -402,6 +561,7 @@ TEXT ·e4m3F16AVX512(SB), NOSPLIT, $0-8
 	VPBROADCASTD float8signLow<>(SB), Z23
 	VMOVDQU32 float8Even<>(SB), Z21
 	VMOVDQU32 float8Odd<>(SB), Z20
+	VMOVDQU32 float8Words<>(SB), Z28
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
@@ -418,7 +578,9 @@ group:
 	VMULSS X14, X13, X13
 	VBROADCASTSS X13, Z13
 	ADDQ $4, R11
-block:
+	CMPQ R9, $2
+	JLT single
+pair:
 	PREFETCHT0 0(SI)(R10*1)
 	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
 	VCVTPH2PS 0(SI), Z2
@@ -464,7 +626,117 @@ block:
 	VFNMADD231PS Z3, Z15, Z1
 	VFMADD231PS Z0, Z0, Z16
 	VFMADD231PS Z1, Z1, Z17
-	// odd codes above the even ones, the signs, and of every doubleword the lower half
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	VMOVDQA32 Z4, Z12
+	PREFETCHT0 64(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VCVTPH2PS 64(SI), Z2
+	VCVTPH2PS 96(SI), Z3
+	VMOVDQA32 Z21, Z0
+	VPERMI2PS Z3, Z2, Z0
+	VMOVDQA32 Z20, Z1
+	VPERMI2PS Z3, Z2, Z1
+	VPSRLD $24, Z0, Z8
+	VPSRLD $16, Z1, Z9
+	VPANDD Z31, Z0, Z0
+	VPANDD Z31, Z1, Z1
+	VPTERNLOGD $0xe2, Z9, Z23, Z8
+	// the quotient in the type of the weights
+	VMULPS Z13, Z0, Z10
+	VMULPS Z13, Z1, Z11
+	VMOVAPS Z10, Z2
+	VMOVAPS Z11, Z3
+	VFMSUB231PS Z14, Z0, Z2
+	VFMSUB231PS Z14, Z1, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	// of every doubleword the lower half
+	VPERMT2W Z4, Z28, Z12
+	VMOVDQU32 Z12, (DX)
+	ADDQ $128, SI
+	ADDQ $64, DX
+	SUBQ $2, R9
+	CMPQ R9, $2
+	JGE pair
+	TESTQ R9, R9
+	JEQ next
+single:
+	PREFETCHT0 0(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VCVTPH2PS 0(SI), Z2
+	VCVTPH2PS 32(SI), Z3
+	VMOVDQA32 Z21, Z0
+	VPERMI2PS Z3, Z2, Z0
+	VMOVDQA32 Z20, Z1
+	VPERMI2PS Z3, Z2, Z1
+	VPSRLD $24, Z0, Z8
+	VPSRLD $16, Z1, Z9
+	VPANDD Z31, Z0, Z0
+	VPANDD Z31, Z1, Z1
+	VPTERNLOGD $0xe2, Z9, Z23, Z8
+	// the quotient in the type of the weights
+	VMULPS Z13, Z0, Z10
+	VMULPS Z13, Z1, Z11
+	VMOVAPS Z10, Z2
+	VMOVAPS Z11, Z3
+	VFMSUB231PS Z14, Z0, Z2
+	VFMSUB231PS Z14, Z1, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
 	VPSLLD $8, Z5, Z5
 	VPTERNLOGD $0xe2, Z5, Z24, Z4
 	VPTERNLOGD $0x78, Z22, Z8, Z4
@@ -472,8 +744,7 @@ block:
 	VMOVDQU Y4, (DX)
 	ADDQ $64, SI
 	ADDQ $32, DX
-	DECQ R9
-	JNZ block
+next:
 	DECQ CX
 	JNZ group
 	// even and odd lanes, then distance 8, 4, 2, 1
@@ -516,6 +787,32 @@ TEXT ·magnitudesF32AVX512(SB), NOSPLIT, $0-32
 group:
 	VPXORD Z0, Z0, Z0
 	MOVQ BX, R9
+	VPXORD Z3, Z3, Z3
+	SUBQ $4, R9
+	JLT few
+four:
+	VPANDD 0(SI), Z15, Z1
+	VPMAXUD Z1, Z0, Z0
+	VPANDD 64(SI), Z15, Z2
+	VPMAXUD Z2, Z3, Z3
+	VPANDD 128(SI), Z15, Z1
+	VPMAXUD Z1, Z0, Z0
+	VPANDD 192(SI), Z15, Z2
+	VPMAXUD Z2, Z3, Z3
+	VPANDD 256(SI), Z15, Z1
+	VPMAXUD Z1, Z0, Z0
+	VPANDD 320(SI), Z15, Z2
+	VPMAXUD Z2, Z3, Z3
+	VPANDD 384(SI), Z15, Z1
+	VPMAXUD Z1, Z0, Z0
+	VPANDD 448(SI), Z15, Z2
+	VPMAXUD Z2, Z3, Z3
+	ADDQ $512, SI
+	SUBQ $4, R9
+	JGE four
+few:
+	ADDQ $4, R9
+	JEQ done
 block:
 	VPANDD 0(SI), Z15, Z1
 	VPMAXUD Z1, Z0, Z0
@@ -524,6 +821,8 @@ block:
 	ADDQ $128, SI
 	DECQ R9
 	JNZ block
+done:
+	VPMAXUD Z3, Z0, Z0
 	VEXTRACTI64X4 $1, Z0, Y1
 	VPMAXUD Y1, Y0, Y0
 	VEXTRACTI128 $1, Y0, X1
@@ -564,6 +863,7 @@ TEXT ·e4m3F32AVX512(SB), NOSPLIT, $0-8
 	VPBROADCASTD float8signLow<>(SB), Z23
 	VMOVDQU32 float8Even<>(SB), Z21
 	VMOVDQU32 float8Odd<>(SB), Z20
+	VMOVDQU32 float8Words<>(SB), Z28
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
@@ -572,7 +872,9 @@ group:
 	VBROADCASTSS (R11), Z15
 	MOVQ BX, R9
 	ADDQ $4, R11
-block:
+	CMPQ R9, $2
+	JLT single
+pair:
 	PREFETCHT0 0(SI)(R10*1)
 	PREFETCHT0 64(SI)(R10*1)
 	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
@@ -612,7 +914,105 @@ block:
 	VFNMADD231PS Z3, Z15, Z1
 	VFMADD231PS Z0, Z0, Z16
 	VFMADD231PS Z1, Z1, Z17
-	// odd codes above the even ones, the signs, and of every doubleword the lower half
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	VMOVDQA32 Z4, Z12
+	PREFETCHT0 128(SI)(R10*1)
+	PREFETCHT0 192(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	VMOVDQA32 Z21, Z0
+	VPERMI2PS Z3, Z2, Z0
+	VMOVDQA32 Z20, Z1
+	VPERMI2PS Z3, Z2, Z1
+	VPSRLD $24, Z0, Z8
+	VPSRLD $16, Z1, Z9
+	VPANDD Z31, Z0, Z0
+	VPANDD Z31, Z1, Z1
+	VPTERNLOGD $0xe2, Z9, Z23, Z8
+	VDIVPS Z15, Z0, Z10
+	VDIVPS Z15, Z1, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
+	VPSLLD $8, Z5, Z5
+	VPTERNLOGD $0xe2, Z5, Z24, Z4
+	VPTERNLOGD $0x78, Z22, Z8, Z4
+	// of every doubleword the lower half
+	VPERMT2W Z4, Z28, Z12
+	VMOVDQU32 Z12, (DX)
+	ADDQ $256, SI
+	ADDQ $64, DX
+	SUBQ $2, R9
+	CMPQ R9, $2
+	JGE pair
+	TESTQ R9, R9
+	JEQ next
+single:
+	PREFETCHT0 0(SI)(R10*1)
+	PREFETCHT0 64(SI)(R10*1)
+	// magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8
+	VMOVUPS 0(SI), Z2
+	VMOVUPS 64(SI), Z3
+	VMOVDQA32 Z21, Z0
+	VPERMI2PS Z3, Z2, Z0
+	VMOVDQA32 Z20, Z1
+	VPERMI2PS Z3, Z2, Z1
+	VPSRLD $24, Z0, Z8
+	VPSRLD $16, Z1, Z9
+	VPANDD Z31, Z0, Z0
+	VPANDD Z31, Z1, Z1
+	VPTERNLOGD $0xe2, Z9, Z23, Z8
+	VDIVPS Z15, Z0, Z10
+	VDIVPS Z15, Z1, Z11
+	// to E4M3: the low bits of the sum, and the exponent; the smaller one is the second if the first is not a number
+	VMINPS Z27, Z10, Z10
+	VMINPS Z27, Z11, Z11
+	VPANDD Z29, Z10, Z4
+	VPANDD Z29, Z11, Z5
+	VPMAXUD Z26, Z4, Z4
+	VPMAXUD Z26, Z5, Z5
+	VPADDD Z25, Z4, Z2
+	VPADDD Z25, Z5, Z3
+	VADDPS Z2, Z10, Z10
+	VADDPS Z3, Z11, Z11
+	VPSRLD $20, Z4, Z4
+	VPSRLD $20, Z5, Z5
+	VSUBPS Z2, Z10, Z2
+	VSUBPS Z3, Z11, Z3
+	VPADDD Z10, Z4, Z4
+	VPADDD Z11, Z5, Z5
+	VFMADD231PS Z0, Z0, Z18
+	VFMADD231PS Z1, Z1, Z19
+	VFNMADD231PS Z2, Z15, Z0
+	VFNMADD231PS Z3, Z15, Z1
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z17
+	// odd codes above the even ones, and the signs
 	VPSLLD $8, Z5, Z5
 	VPTERNLOGD $0xe2, Z5, Z24, Z4
 	VPTERNLOGD $0x78, Z22, Z8, Z4
@@ -620,8 +1020,7 @@ block:
 	VMOVDQU Y4, (DX)
 	ADDQ $128, SI
 	ADDQ $32, DX
-	DECQ R9
-	JNZ block
+next:
 	DECQ CX
 	JNZ group
 	// even and odd lanes, then distance 8, 4, 2, 1

@@ -50,6 +50,8 @@ func float8File(i isa, name string) file {
 	if i == avx512 {
 		t.table("float8highBytes", "The upper bytes of both words of a doubleword, four times to go through all.",
 			words(16, func(i int) uint32 { return 0x80800301 + uint32(i%4)*0x0404 }))
+		t.table("float8Words", "The low words of 32 doublewords in two registers.",
+			words(16, func(i int) uint32 { return uint32(4*i) | uint32(4*i+2)<<16 }))
 		t.table("float8Even", "Even elements of two registers.", words(16, func(i int) uint32 { return uint32(2 * i) }))
 		t.table("float8Odd", "Odd elements of two registers.", words(16, func(i int) uint32 { return uint32(2*i + 1) }))
 	}
@@ -81,12 +83,24 @@ func magnitudes(t *text, s source, i isa) {
 	t.op("VPCMPEQD Y14, Y14, Y14")
 	t.label("group")
 	t.op("%s %s0, %s0, %s0; MOVQ BX, R9", xor, r, r, r)
+	if i == avx512 {
+		t.op("VPXORD Z3, Z3, Z3; SUBQ $4, R9; JLT few")
+		t.label("four")
+		for off := range 2 * s.size {
+			t.op("VPANDD %d(SI), Z15, Z%d; %s Z%d, Z%d, Z%d", 64*off, 1+off%2, maximum, 1+off%2, 3*(off%2), 3*(off%2))
+		}
+		t.op("ADDQ $%d, SI; SUBQ $4, R9; JGE four", 128*s.size)
+		t.label("few")
+		t.op("ADDQ $4, R9; JEQ done")
+	}
 	t.label("block")
 	for off := 0; off < 32*s.size; off += 4 * i.step {
 		t.op("%s %d(SI), %s15, %s1; %s %s1, %s0, %s0", and, off, r, r, maximum, r, r, r)
 	}
 	t.op("ADDQ $%d, SI; DECQ R9; JNZ block", 32*s.size)
 	if i == avx512 {
+		t.label("done")
+		t.op("%s Z3, Z0, Z0", maximum)
 		t.op("VEXTRACTI64X4 $1, Z0, Y1; %s Y1, Y0, Y0", maximum)
 	}
 	t.op("VEXTRACTI128 $1, Y0, X1; %s X1, X0, X0", maximum)
@@ -172,6 +186,7 @@ func e4m3Wide(t *text, s source) {
 		constant("signLow", "Z23")
 		t.op("VMOVDQU32 float8Even<>(SB), Z21; VMOVDQU32 float8Odd<>(SB), Z20")
 	}
+	t.op("VMOVDQU32 float8Words<>(SB), Z28")
 	for i := 16; i < 20; i++ {
 		t.op("VPXORD Z%d, Z%d, Z%d", i, i, i)
 	}
@@ -182,29 +197,46 @@ func e4m3Wide(t *text, s source) {
 		t.op("MOVL $%#x, AX; VMOVD AX, X13; VMULSS X14, X13, X13; VBROADCASTSS X13, Z13", split)
 	}
 	t.op("ADDQ $4, R11")
-	t.label("block")
-	prefetch(t, s, "SI")
-	t.note("magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8")
-	if s.name == "BF16" {
-		t.op("VMOVDQU32 (SI), Z8; VPSLLD $16, Z8, Z0; VPANDD Z30, Z8, Z1; VPANDD Z31, Z0, Z0; VPSHUFB Z23, Z8, Z8")
-	} else {
-		load(t, s, "SI", 0, "Z2")
-		load(t, s, "SI", 16*s.size, "Z3")
-		t.op("VMOVDQA32 Z21, Z0; VPERMI2PS Z3, Z2, Z0; VMOVDQA32 Z20, Z1; VPERMI2PS Z3, Z2, Z1")
-		t.op("VPSRLD $24, Z0, Z8; VPSRLD $16, Z1, Z9; VPANDD Z31, Z0, Z0; VPANDD Z31, Z1, Z1")
-		t.op("VPTERNLOGD $0xe2, Z9, Z23, Z8")
-	}
-	e4m3Steps(t, s, float8Constants{"Z15", "Z14", "Z13", "Z27", "Z29", "Z26", "Z25", "VPANDD", "VPMAXUD"},
-		float8Registers{"Z0", "Z10", "Z4", "Z2", "Z16", "Z18"}, float8Registers{"Z1", "Z11", "Z5", "Z3", "Z17", "Z19"})
-	t.note("odd codes above the even ones, the signs, and of every doubleword the lower half")
-	t.op("VPSLLD $8, Z5, Z5; VPTERNLOGD $0xe2, Z5, Z24, Z4; VPTERNLOGD $0x78, Z22, Z8, Z4; VPMOVDW Z4, Y4; VMOVDQU Y4, (DX)")
-	t.op("ADDQ $%d, SI; ADDQ $32, DX; DECQ R9; JNZ block; DECQ CX; JNZ group", 32*s.size)
+	t.op("CMPQ R9, $2; JLT single")
+	t.label("pair")
+	e4m3Block(t, s, 0)
+	t.op("VMOVDQA32 Z4, Z12")
+	e4m3Block(t, s, 32*s.size)
+	t.note("of every doubleword the lower half")
+	t.op("VPERMT2W Z4, Z28, Z12; VMOVDQU32 Z12, (DX)")
+	t.op("ADDQ $%d, SI; ADDQ $64, DX; SUBQ $2, R9; CMPQ R9, $2; JGE pair; TESTQ R9, R9; JEQ next", 64*s.size)
+	t.label("single")
+	e4m3Block(t, s, 0)
+	t.op("VPMOVDW Z4, Y4; VMOVDQU Y4, (DX); ADDQ $%d, SI; ADDQ $32, DX", 32*s.size)
+	t.label("next")
+	t.op("DECQ CX; JNZ group")
 	for i, from := range [][2]string{{"Z16", "Z17"}, {"Z18", "Z19"}} {
 		t.note("even and odd lanes, then distance 8, 4, 2, 1")
 		t.op("VADDPS %s, %s, Z0; VEXTRACTF64X4 $1, Z0, Y1", from[1], from[0])
 		e4m3Tree(t, i)
 	}
 	t.end()
+}
+
+// e4m3Block prints the codes of 32 elements at off(SI): two to a doubleword of Z4, in its lower half, of which the upper half is anything.
+func e4m3Block(t *text, s source, off int) {
+	for at := 0; at < 32*s.size; at += 64 {
+		t.op("PREFETCHT0 %d(SI)(R10*1)", off+at)
+	}
+	t.note("magnitudes of the even elements to Z0, of the odd ones to Z1; their signs to bits 7 and 15 of Z8")
+	if s.name == "BF16" {
+		t.op("VMOVDQU32 %d(SI), Z8; VPSLLD $16, Z8, Z0; VPANDD Z30, Z8, Z1; VPANDD Z31, Z0, Z0; VPSHUFB Z23, Z8, Z8", off)
+	} else {
+		load(t, s, "SI", off, "Z2")
+		load(t, s, "SI", off+16*s.size, "Z3")
+		t.op("VMOVDQA32 Z21, Z0; VPERMI2PS Z3, Z2, Z0; VMOVDQA32 Z20, Z1; VPERMI2PS Z3, Z2, Z1")
+		t.op("VPSRLD $24, Z0, Z8; VPSRLD $16, Z1, Z9; VPANDD Z31, Z0, Z0; VPANDD Z31, Z1, Z1")
+		t.op("VPTERNLOGD $0xe2, Z9, Z23, Z8")
+	}
+	e4m3Steps(t, s, float8Constants{"Z15", "Z14", "Z13", "Z27", "Z29", "Z26", "Z25", "VPANDD", "VPMAXUD"},
+		float8Registers{"Z0", "Z10", "Z4", "Z2", "Z16", "Z18"}, float8Registers{"Z1", "Z11", "Z5", "Z3", "Z17", "Z19"})
+	t.note("odd codes above the even ones, and the signs")
+	t.op("VPSLLD $8, Z5, Z5; VPTERNLOGD $0xe2, Z5, Z24, Z4; VPTERNLOGD $0x78, Z22, Z8, Z4")
 }
 
 // e4m3Tree adds the lanes of Y0 and Y1, distance 8, and on, and stores sum i.
