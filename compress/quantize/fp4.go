@@ -68,5 +68,5 @@ func fp4Table() *tensor.Table4 {
 			values[8+i] = -v / 12
 		}
 	}
-	return newTable4(values, [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3})
+	return tensor.NewTable4(values, [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3})
 }

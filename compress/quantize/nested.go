@@ -1,7 +1,6 @@
 package quantize
 
 import (
-	"encoding/binary"
 	"math"
 	"slices"
 
@@ -16,6 +15,10 @@ type nested struct {
 	absmax []byte // float32 for each 256 of them
 	table  []byte // 256 float32
 	offset []byte // float32
+
+	values [256]float32 // of table
+	tops   []float32    // of absmax
+	mean   float32      // of offset
 }
 
 // nest quantizes magnitudes, which it changes. The mean is a float64 sum in order, rounded to float32 once: libraries sum in the order of
@@ -31,7 +34,7 @@ func nest(all []float32) *nested {
 	for i := range bounds {
 		bounds[i] = (table[i] + table[i+1]) / 2
 	}
-	n := &nested{codes: make([]byte, len(all)), table: floatBytes(table[:]), offset: floatBytes([]float32{offset})}
+	n := &nested{codes: make([]byte, len(all)), table: floatBytes(table[:]), offset: floatBytes([]float32{offset}), values: table, mean: offset}
 	for at := 0; at < len(all); at += compress.NestedBlock {
 		run := all[at:min(at+compress.NestedBlock, len(all))]
 		var top float32
@@ -43,7 +46,7 @@ func nest(all []float32) *nested {
 		if short {
 			top = max(top, tensor.MinAbsmax) // as bitsandbytes has it
 		}
-		n.absmax = binary.LittleEndian.AppendUint32(n.absmax, math.Float32bits(top))
+		n.tops = append(n.tops, top)
 		inverse := 1 / max(top, tensor.MinAbsmax)
 		for i, v := range run {
 			y := float32(v * inverse)
@@ -54,13 +57,13 @@ func nest(all []float32) *nested {
 			n.codes[at+i] = byte(code)
 		}
 	}
+	n.absmax = floatBytes(n.tops)
 	return n
 }
 
 // value is what magnitude i decodes to.
 func (n *nested) value(i int) float32 {
-	at := func(b []byte, i int) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])) }
-	return float32(at(n.table, int(n.codes[i]))*at(n.absmax, i/compress.NestedBlock)) + at(n.offset, 0)
+	return float32(n.values[n.codes[i]]*n.tops[i/compress.NestedBlock]) + n.mean
 }
 
 // dynamicMap is the signed dynamic data type of 8 bits (Dettmers, arXiv 1511.04561, section 2.1): for each power of ten from 10^-6 to 1

@@ -61,7 +61,7 @@ func (m *NF4) Prepare(ctx context.Context, group []compress.Weights, o compress.
 
 // nf4Table holds the numbers of appendix E as float32.
 func nf4Table() *tensor.Table4 {
-	return newTable4([16]float32{
+	return tensor.NewTable4([16]float32{
 		-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0,
 		0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
 	}, [16]uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})

@@ -59,7 +59,7 @@ func (m *runs) layout(l compress.Linear) (compress.Layout, error) {
 	s := m.scheme(work)
 	layout := compress.Layout{
 		Scheme: s, Components: s.Components(l.Rows, l.Cols), RowUnit: s.RowUnit(l.Cols), AllRows: m.params.DoubleQuant,
-		Scratch: 256*4 + min(l.Rows*l.Cols, panelWeights+l.Cols*s.RowUnit(l.Cols))/m.params.Block*8, // magnitudes of a panel, twice
+		Scratch: 256*4 + min(l.Rows*l.Cols, panelWeights+l.Cols*s.RowUnit(l.Cols))/m.params.Block*8, // magnitudes of a part of a panel, twice
 	}
 	if m.params.DoubleQuant {
 		layout.Scratch += (l.Rows*l.Cols + m.params.Block - 1) / m.params.Block * (4 + 1) // all magnitudes, and as bytes
@@ -129,29 +129,51 @@ func (e *runsRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 	dst.Resize(e.layout, p)
 	n := p.Rows * p.Cols
 	count := (n + e.block - 1) / e.block
-	s.absmax = grow(s.absmax, count)
-	if err := e.absmax(s.absmax, p); err != nil {
-		return err
-	}
 	first := int(p.Row * e.linear.Cols / int64(e.block)) // run of the matrix
-	scale := s.absmax
+	dst.Data[0] = grow(dst.Data[0], (n+1)/2)
 	dst.Data[2] = e.values
 	if e.nested != nil {
-		scale = grow(s.scale, count)
-		s.scale = scale
-		for i := range scale {
-			scale[i] = e.nested.value(first + i)
-		}
 		dst.Data[1] = append(dst.Data[1][:0], e.nested.codes[first:first+count]...)
 		dst.Data[3], dst.Data[4], dst.Data[5] = e.nested.absmax, e.nested.table, e.nested.offset
 	} else {
 		dst.Data[1] = grow(dst.Data[1], 4*count)
-		for i, v := range scale {
-			binary.LittleEndian.PutUint32(dst.Data[1][4*i:], math.Float32bits(v))
+	}
+	// A few rows at a time, so that the second step finds them in a cache.
+	step := int(max(tensor.TablePanel/int64(p.Cols*e.dtype.Size())/unit, 1) * unit)
+	size := p.Cols * e.dtype.Size()
+	for row := 0; row < p.Rows; row += step {
+		part := p
+		part.Row, part.Rows = p.Row+int64(row), min(step, p.Rows-row)
+		part.Data = p.Data[row*size:][:part.Rows*size]
+		if err := e.rows(dst, part, row, first+row*p.Cols/e.block, s); err != nil {
+			return err
 		}
 	}
-	dst.Data[0] = grow(dst.Data[0], (n+1)/2)
-	r := tensor.TableResult{Codes: dst.Data[0], Error: dst.Error, Power: dst.Power}
+	return nil
+}
+
+// rows encodes a part of a panel from its row at on, whose first run is run first of the matrix.
+func (e *runsRows) rows(dst *compress.Encoded, p compress.Panel, at, first int, s *runsScratch) error {
+	n := p.Rows * p.Cols
+	count := (n + e.block - 1) / e.block
+	s.absmax = grow(s.absmax, count)
+	if err := e.absmax(s.absmax, p); err != nil {
+		return err
+	}
+	scale := s.absmax
+	if e.nested != nil {
+		s.scale = grow(s.scale, count)
+		scale = s.scale
+		for i := range scale {
+			scale[i] = e.nested.value(first + i)
+		}
+	} else {
+		stored := dst.Data[1][4*(at*p.Cols/e.block):]
+		for i, v := range scale {
+			binary.LittleEndian.PutUint32(stored[4*i:], math.Float32bits(v))
+		}
+	}
+	r := tensor.TableResult{Codes: dst.Data[0][at*p.Cols/2:], Error: dst.Error[at:], Power: dst.Power[at:]}
 	e.kernels.EncodeTable(&r, p.Data, e.dtype, p.Rows, p.Cols, e.block, s.absmax, scale, e.table)
 	return nil
 }
@@ -203,15 +225,6 @@ func (e *runsRows) nest(ctx context.Context, w compress.Weights, o compress.Opti
 	}
 	e.nested = nest(all)
 	return nil
-}
-
-// newTable4 finds the bounds of a table, whose values by codes are in ascending order: half of the float32 sum of neighbours.
-func newTable4(values [16]float32, codes [16]uint8) *tensor.Table4 {
-	t := &tensor.Table4{Values: values, Codes: codes}
-	for i := range t.Bounds {
-		t.Bounds[i] = (values[codes[i]] + values[codes[i+1]]) / 2
-	}
-	return t
 }
 
 func floatBytes(x []float32) []byte {

@@ -112,10 +112,19 @@ func gridErrorAVX2(t *float32, blocks int, c *gridSums)
 func gridErrorAVX512(t *float32, blocks int, c *gridSums)
 
 //go:noescape
+func tableInverseAVX2(b *tableBatch)
+
+//go:noescape
 func tableBF16AVX2(b *tableBatch)
 
 //go:noescape
 func tableBF16AVX512(b *tableBatch)
+
+//go:noescape
+func bucketsBF16AVX512(b *tableBatch)
+
+//go:noescape
+func bucketsZeroBF16AVX512(b *tableBatch)
 
 //go:noescape
 func keep4AVX2(b *keepBatch)

@@ -10,6 +10,18 @@ type Table4 struct {
 	Values [16]float32 // by code
 	Bounds [15]float32 // ascending: between the values in their order
 	Codes  [16]uint8   // of the value between Bounds[i-1] and Bounds[i], the upper one included
+
+	lookups tableLookups
+}
+
+// NewTable4 makes a table of values by code, with the codes that put them in order. A bound is half of the float32 sum of two neighbours.
+func NewTable4(values [16]float32, codes [16]uint8) *Table4 {
+	t := &Table4{Values: values, Codes: codes}
+	for i := range t.Bounds {
+		t.Bounds[i] = (values[codes[i]] + values[codes[i+1]]) / 2
+	}
+	t.lookups.fill(t)
+	return t
 }
 
 // MinAbsmax takes the place of smaller magnitudes before they divide, 1e-38 as in bitsandbytes.
@@ -47,6 +59,13 @@ func (k *Kernels) RunsAbsmax(dst []float32, src []byte, d DType, block int) (bad
 	return -1
 }
 
+// TablePanel is how many bytes of weights a call of RunsAbsmax and then one of EncodeTable best have: they stay in a core's caches between
+// the two, while the next ones are fetched. Half or twice as many take a tenth longer.
+const TablePanel = 64 << 10
+
+// maxAhead bounds the distance of the prefetch in bytes.
+const maxAhead = 64 << 10
+
 // TableResult receives what EncodeTable makes.
 type TableResult struct {
 	Codes        []byte    // two codes a byte, the first in the high half; behind an odd last one stands the code of 0
@@ -61,7 +80,7 @@ type TableResult struct {
 //	e    = fma(-t.Values[code], scale, x)
 //
 // so a weight in the middle between two values gets the lower. The sums of a row have 16 float32 lanes over all of its columns, lane l
-// taking columns l, l+16, ... by fma(e, e, acc), added as a tree of distance 8, 4, 2, 1. All kernels give the same bits.
+// taking columns 2l, 2l+1, 2l+32, 2l+33, ... by fma(e, e, acc), added as a tree of distance 8, 4, 2, 1. All kernels give the same bits.
 func (k *Kernels) EncodeTable(r *TableResult, src []byte, d DType, rows, cols, block int, absmax, scale []float32, t *Table4) {
 	n := rows * cols
 	runs := 0
@@ -79,11 +98,11 @@ func (k *Kernels) EncodeTable(r *TableResult, src []byte, d DType, rows, cols, b
 		}
 		return
 	}
-	var b tableBatch
-	b.fill(t)
+	b := newTableBatch(t)
+	ahead := min(n*d.Size(), maxAhead) // what the caller comes with next
 	for row := range rows {
 		at, runs := row*cols, cols/block
-		b.row(k, r, src[at*d.Size():][:cols*d.Size()], row, cols, block, absmax[row*runs:][:runs], scale[row*runs:][:runs])
+		b.row(k, r, src[at*d.Size():][:cols*d.Size()], row, cols, block, ahead, absmax[row*runs:][:runs], scale[row*runs:][:runs])
 	}
 }
 
@@ -111,7 +130,7 @@ func encodeTableRow(r *TableResult, src []byte, d DType, row, cols, block, n int
 			} else {
 				r.Codes[j/2] = r.Codes[j/2]&0xf0 | c
 			}
-			lane := (col + i) % lanes
+			lane := (col + i) / 2 % lanes
 			addSquares(&e2[lane], &p2[lane], v, t.Values[c], scale[run])
 		}
 		col += m

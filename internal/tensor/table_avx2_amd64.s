@@ -10,28 +10,65 @@ DATA order<>+0(SB)/4, $0x00000000
 DATA order<>+4(SB)/4, $0x00000004
 DATA order<>+8(SB)/4, $0x00000001
 DATA order<>+12(SB)/4, $0x00000005
-DATA order<>+16(SB)/4, $0x00000002
-DATA order<>+20(SB)/4, $0x00000006
-DATA order<>+24(SB)/4, $0x00000003
-DATA order<>+28(SB)/4, $0x00000007
+DATA order<>+16(SB)/4, $0x00000000
+DATA order<>+20(SB)/4, $0x00000004
+DATA order<>+24(SB)/4, $0x00000001
+DATA order<>+28(SB)/4, $0x00000005
 GLOBL order<>(SB), RODATA|NOPTR, $32
 
-// Bytes 16 and 1 in turn: two codes to a byte, the first in the high half.
-DATA pair<>+0(SB)/4, $0x01100110
-DATA pair<>+4(SB)/4, $0x01100110
-DATA pair<>+8(SB)/4, $0x01100110
-DATA pair<>+12(SB)/4, $0x01100110
-DATA pair<>+16(SB)/4, $0x01100110
-DATA pair<>+20(SB)/4, $0x01100110
-DATA pair<>+24(SB)/4, $0x01100110
-DATA pair<>+28(SB)/4, $0x01100110
-GLOBL pair<>(SB), RODATA|NOPTR, $32
+// The lowest four bits of bytes.
+DATA nibble<>+0(SB)/4, $0x0f0f0f0f
+DATA nibble<>+4(SB)/4, $0x0f0f0f0f
+DATA nibble<>+8(SB)/4, $0x0f0f0f0f
+DATA nibble<>+12(SB)/4, $0x0f0f0f0f
+DATA nibble<>+16(SB)/4, $0x0f0f0f0f
+DATA nibble<>+20(SB)/4, $0x0f0f0f0f
+DATA nibble<>+24(SB)/4, $0x0f0f0f0f
+DATA nibble<>+28(SB)/4, $0x0f0f0f0f
+GLOBL nibble<>(SB), RODATA|NOPTR, $32
+
+// The lowest byte of doublewords.
+DATA low<>+0(SB)/4, $0x000000ff
+DATA low<>+4(SB)/4, $0x000000ff
+DATA low<>+8(SB)/4, $0x000000ff
+DATA low<>+12(SB)/4, $0x000000ff
+DATA low<>+16(SB)/4, $0x000000ff
+DATA low<>+20(SB)/4, $0x000000ff
+DATA low<>+24(SB)/4, $0x000000ff
+DATA low<>+28(SB)/4, $0x000000ff
+GLOBL low<>(SB), RODATA|NOPTR, $32
+
+// func tableInverseAVX2(b *tableBatch)
+//
+// Replaces the magnitudes in inverse by what weights are multiplied with.
+TEXT ·tableInverseAVX2(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), DI
+	MOVQ tableBatch_runs(DI), CX
+	ADDQ $7, CX
+	SHRQ $3, CX
+	LEAQ tableBatch_inverse(DI), SI
+	MOVL $0x006ce3ee, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Y3
+	MOVL $0x3f800000, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Y1
+eight:
+	VMAXPS (SI), Y3, Y2
+	VDIVPS Y2, Y1, Y2
+	VMOVUPS Y2, (SI)
+	ADDQ $32, SI
+	DECQ CX
+	JNZ eight
+	VZEROUPPER
+	RET
 
 // func tableBF16AVX2(b *tableBatch)
 //
 // Writes the codes of a row of BF16 weights, and adds to the sums of its lanes.
 TEXT ·tableBF16AVX2(SB), NOSPLIT, $0-8
 	MOVQ b+0(FP), DI
+	MOVQ tableBatch_lookups(DI), R12
 	MOVQ tableBatch_src(DI), SI
 	MOVQ tableBatch_codes(DI), DX
 	MOVQ tableBatch_inv(DI), R8
@@ -43,8 +80,8 @@ TEXT ·tableBF16AVX2(SB), NOSPLIT, $0-8
 	VMOVUPS tableBatch_errors+32(DI), Y9
 	VMOVUPS tableBatch_powers(DI), Y10
 	VMOVUPS tableBatch_powers+32(DI), Y11
-	VBROADCASTSS tableBatch_middle(DI), Y14
-	MOVL $0x0f0f0f0f, AX
+	VBROADCASTSS tableLookups_middle(R12), Y14
+	MOVL $0xffff0000, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Y15
 run:
@@ -53,115 +90,126 @@ run:
 	MOVQ BX, R11
 block:
 	PREFETCHT0 (SI)(R10*1)
-	VPMOVZXWD 0(SI), Y0
-	VPMOVZXWD 16(SI), Y1
-	VPSLLD $16, Y0, Y0
-	VPSLLD $16, Y1, Y1
+	VMOVDQU 0(SI), Y1
+	VPSLLD $16, Y1, Y0
+	VPAND Y15, Y1, Y1
 	VMULPS Y12, Y0, Y2
+	VMULPS Y12, Y1, Y3
 	VFMADD231PS Y0, Y0, Y10
 	VCMPPS $0x1e, Y14, Y2, Y4
-	VPERMPS tableBatch_lower2(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	VPERMPS tableBatch_lower3(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	VPERMPS tableBatch_lower4(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	// the upper half of the table where the number is above the middle
-	VCMPPS $0x1e, Y14, Y2, Y7
-	VPERMPS tableBatch_lowValues(DI), Y4, Y2
-	VPERMPS tableBatch_highValues(DI), Y4, Y3
-	VBLENDVPS Y7, Y3, Y2, Y2
-	VFNMADD231PS Y2, Y13, Y0
-	VFMADD231PS Y0, Y0, Y8
-	VMULPS Y12, Y1, Y3
-	VFMADD231PS Y1, Y1, Y11
 	VCMPPS $0x1e, Y14, Y3, Y5
-	VPERMPS tableBatch_lower2(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
+	VFMADD231PS Y1, Y1, Y10
+	VPERMPS tableLookups_lower2(R12), Y4, Y6
+	VPERMPS tableLookups_lower2(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
 	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
 	VPADDD Y7, Y5, Y5
-	VPERMPS tableBatch_lower3(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
+	VPERMPS tableLookups_lower3(R12), Y4, Y6
+	VPERMPS tableLookups_lower3(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
 	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
 	VPADDD Y7, Y5, Y5
-	VPERMPS tableBatch_lower4(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
+	VPERMPS tableLookups_lower4(R12), Y4, Y6
+	VPERMPS tableLookups_lower4(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
 	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
 	VPADDD Y7, Y5, Y5
 	// the upper half of the table where the number is above the middle
-	VCMPPS $0x1e, Y14, Y3, Y7
-	VPERMPS tableBatch_lowValues(DI), Y5, Y3
-	VPERMPS tableBatch_highValues(DI), Y5, Y2
-	VBLENDVPS Y7, Y2, Y3, Y3
-	VFNMADD231PS Y3, Y13, Y1
-	VFMADD231PS Y1, Y1, Y9
-	VPACKSSDW Y5, Y4, Y6
-	VPMOVZXWD 32(SI), Y0
-	VPMOVZXWD 48(SI), Y1
-	VPSLLD $16, Y0, Y0
-	VPSLLD $16, Y1, Y1
-	VMULPS Y12, Y0, Y2
-	VFMADD231PS Y0, Y0, Y10
-	VCMPPS $0x1e, Y14, Y2, Y4
-	VPERMPS tableBatch_lower2(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	VPERMPS tableBatch_lower3(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	VPERMPS tableBatch_lower4(DI), Y4, Y7
-	VCMPPS $0x1e, Y7, Y2, Y7
-	VPADDD Y4, Y4, Y4
-	VPADDD Y7, Y4, Y4
-	// the upper half of the table where the number is above the middle
-	VCMPPS $0x1e, Y14, Y2, Y7
-	VPERMPS tableBatch_lowValues(DI), Y4, Y2
-	VPERMPS tableBatch_highValues(DI), Y4, Y3
-	VBLENDVPS Y7, Y3, Y2, Y2
+	VCMPPS $0x1e, Y14, Y2, Y6
+	VPERMPS tableLookups_lowValues(R12), Y4, Y2
+	VPERMPS tableLookups_highValues(R12), Y4, Y7
+	VBLENDVPS Y6, Y7, Y2, Y2
+	VCMPPS $0x1e, Y14, Y3, Y6
+	VPERMPS tableLookups_lowValues(R12), Y5, Y3
+	VPERMPS tableLookups_highValues(R12), Y5, Y7
+	VBLENDVPS Y6, Y7, Y3, Y3
 	VFNMADD231PS Y2, Y13, Y0
-	VFMADD231PS Y0, Y0, Y8
-	VMULPS Y12, Y1, Y3
-	VFMADD231PS Y1, Y1, Y11
-	VCMPPS $0x1e, Y14, Y3, Y5
-	VPERMPS tableBatch_lower2(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
-	VPADDD Y5, Y5, Y5
-	VPADDD Y7, Y5, Y5
-	VPERMPS tableBatch_lower3(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
-	VPADDD Y5, Y5, Y5
-	VPADDD Y7, Y5, Y5
-	VPERMPS tableBatch_lower4(DI), Y5, Y7
-	VCMPPS $0x1e, Y7, Y3, Y7
-	VPADDD Y5, Y5, Y5
-	VPADDD Y7, Y5, Y5
-	// the upper half of the table where the number is above the middle
-	VCMPPS $0x1e, Y14, Y3, Y7
-	VPERMPS tableBatch_lowValues(DI), Y5, Y3
-	VPERMPS tableBatch_highValues(DI), Y5, Y2
-	VBLENDVPS Y7, Y2, Y3, Y3
 	VFNMADD231PS Y3, Y13, Y1
-	VFMADD231PS Y1, Y1, Y9
-	VPACKSSDW Y5, Y4, Y7
-	// packing works in halves: put the runs of four bytes in order
-	VPACKSSWB Y7, Y6, Y6
+	VMOVDQU tableLookups_lookup(R12), Y7
+	VPAND nibble<>(SB), Y4, Y4
+	VPAND nibble<>(SB), Y5, Y5
+	VFMADD231PS Y0, Y0, Y8
+	VPSHUFB Y4, Y7, Y4
+	VPSHUFB Y5, Y7, Y5
+	VPSLLD $4, Y4, Y4
+	VPOR Y5, Y4, Y4
+	VFMADD231PS Y1, Y1, Y8
+	VPAND low<>(SB), Y4, Y4
+	// packing works in halves: the second four bytes are in the upper one
+	VPACKUSDW Y4, Y4, Y4
+	VPACKUSWB Y4, Y4, Y4
 	VMOVDQU order<>(SB), Y7
-	VPERMD Y6, Y7, Y6
-	VPAND Y15, Y6, Y6
-	VMOVDQU tableBatch_lookup(DI), Y7
-	VPSHUFB Y6, Y7, Y6
-	VPMADDUBSW pair<>(SB), Y6, Y6
-	VPACKUSWB Y6, Y6, Y6
-	VPERMQ $0x08, Y6, Y6
-	VMOVDQU X6, (DX)
+	VPERMD Y4, Y7, Y4
+	VMOVQ X4, 0(DX)
+	VMOVDQU 32(SI), Y1
+	VPSLLD $16, Y1, Y0
+	VPAND Y15, Y1, Y1
+	VMULPS Y12, Y0, Y2
+	VMULPS Y12, Y1, Y3
+	VFMADD231PS Y0, Y0, Y11
+	VCMPPS $0x1e, Y14, Y2, Y4
+	VCMPPS $0x1e, Y14, Y3, Y5
+	VFMADD231PS Y1, Y1, Y11
+	VPERMPS tableLookups_lower2(R12), Y4, Y6
+	VPERMPS tableLookups_lower2(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
+	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
+	VPADDD Y7, Y5, Y5
+	VPERMPS tableLookups_lower3(R12), Y4, Y6
+	VPERMPS tableLookups_lower3(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
+	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
+	VPADDD Y7, Y5, Y5
+	VPERMPS tableLookups_lower4(R12), Y4, Y6
+	VPERMPS tableLookups_lower4(R12), Y5, Y7
+	VPADDD Y4, Y4, Y4
+	VPADDD Y5, Y5, Y5
+	VCMPPS $0x1e, Y6, Y2, Y6
+	VCMPPS $0x1e, Y7, Y3, Y7
+	VPADDD Y6, Y4, Y4
+	VPADDD Y7, Y5, Y5
+	// the upper half of the table where the number is above the middle
+	VCMPPS $0x1e, Y14, Y2, Y6
+	VPERMPS tableLookups_lowValues(R12), Y4, Y2
+	VPERMPS tableLookups_highValues(R12), Y4, Y7
+	VBLENDVPS Y6, Y7, Y2, Y2
+	VCMPPS $0x1e, Y14, Y3, Y6
+	VPERMPS tableLookups_lowValues(R12), Y5, Y3
+	VPERMPS tableLookups_highValues(R12), Y5, Y7
+	VBLENDVPS Y6, Y7, Y3, Y3
+	VFNMADD231PS Y2, Y13, Y0
+	VFNMADD231PS Y3, Y13, Y1
+	VMOVDQU tableLookups_lookup(R12), Y7
+	VPAND nibble<>(SB), Y4, Y4
+	VPAND nibble<>(SB), Y5, Y5
+	VFMADD231PS Y0, Y0, Y9
+	VPSHUFB Y4, Y7, Y4
+	VPSHUFB Y5, Y7, Y5
+	VPSLLD $4, Y4, Y4
+	VPOR Y5, Y4, Y4
+	VFMADD231PS Y1, Y1, Y9
+	VPAND low<>(SB), Y4, Y4
+	// packing works in halves: the second four bytes are in the upper one
+	VPACKUSDW Y4, Y4, Y4
+	VPACKUSWB Y4, Y4, Y4
+	VMOVDQU order<>(SB), Y7
+	VPERMD Y4, Y7, Y4
+	VMOVQ X4, 8(DX)
 	ADDQ $64, SI
 	ADDQ $16, DX
 	DECQ R11

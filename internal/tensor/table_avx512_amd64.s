@@ -5,68 +5,12 @@
 #include "textflag.h"
 #include "go_asm.h"
 
-// Words 0-15 into both halves of doublewords.
-DATA widenLow<>+0(SB)/4, $0x00000000
-DATA widenLow<>+4(SB)/4, $0x00010001
-DATA widenLow<>+8(SB)/4, $0x00020002
-DATA widenLow<>+12(SB)/4, $0x00030003
-DATA widenLow<>+16(SB)/4, $0x00040004
-DATA widenLow<>+20(SB)/4, $0x00050005
-DATA widenLow<>+24(SB)/4, $0x00060006
-DATA widenLow<>+28(SB)/4, $0x00070007
-DATA widenLow<>+32(SB)/4, $0x00080008
-DATA widenLow<>+36(SB)/4, $0x00090009
-DATA widenLow<>+40(SB)/4, $0x000a000a
-DATA widenLow<>+44(SB)/4, $0x000b000b
-DATA widenLow<>+48(SB)/4, $0x000c000c
-DATA widenLow<>+52(SB)/4, $0x000d000d
-DATA widenLow<>+56(SB)/4, $0x000e000e
-DATA widenLow<>+60(SB)/4, $0x000f000f
-GLOBL widenLow<>(SB), RODATA|NOPTR, $64
-
-// Words 16-31 into both halves of doublewords.
-DATA widenHigh<>+0(SB)/4, $0x00100010
-DATA widenHigh<>+4(SB)/4, $0x00110011
-DATA widenHigh<>+8(SB)/4, $0x00120012
-DATA widenHigh<>+12(SB)/4, $0x00130013
-DATA widenHigh<>+16(SB)/4, $0x00140014
-DATA widenHigh<>+20(SB)/4, $0x00150015
-DATA widenHigh<>+24(SB)/4, $0x00160016
-DATA widenHigh<>+28(SB)/4, $0x00170017
-DATA widenHigh<>+32(SB)/4, $0x00180018
-DATA widenHigh<>+36(SB)/4, $0x00190019
-DATA widenHigh<>+40(SB)/4, $0x001a001a
-DATA widenHigh<>+44(SB)/4, $0x001b001b
-DATA widenHigh<>+48(SB)/4, $0x001c001c
-DATA widenHigh<>+52(SB)/4, $0x001d001d
-DATA widenHigh<>+56(SB)/4, $0x001e001e
-DATA widenHigh<>+60(SB)/4, $0x001f001f
-GLOBL widenHigh<>(SB), RODATA|NOPTR, $64
-
-// The low words of 32 doublewords in two registers.
-DATA narrow<>+0(SB)/4, $0x00020000
-DATA narrow<>+4(SB)/4, $0x00060004
-DATA narrow<>+8(SB)/4, $0x000a0008
-DATA narrow<>+12(SB)/4, $0x000e000c
-DATA narrow<>+16(SB)/4, $0x00120010
-DATA narrow<>+20(SB)/4, $0x00160014
-DATA narrow<>+24(SB)/4, $0x001a0018
-DATA narrow<>+28(SB)/4, $0x001e001c
-DATA narrow<>+32(SB)/4, $0x00220020
-DATA narrow<>+36(SB)/4, $0x00260024
-DATA narrow<>+40(SB)/4, $0x002a0028
-DATA narrow<>+44(SB)/4, $0x002e002c
-DATA narrow<>+48(SB)/4, $0x00320030
-DATA narrow<>+52(SB)/4, $0x00360034
-DATA narrow<>+56(SB)/4, $0x003a0038
-DATA narrow<>+60(SB)/4, $0x003e003c
-GLOBL narrow<>(SB), RODATA|NOPTR, $64
-
 // func tableBF16AVX512(b *tableBatch)
 //
 // Writes the codes of a row of BF16 weights, and adds to the sums of its lanes.
 TEXT ·tableBF16AVX512(SB), NOSPLIT, $0-8
 	MOVQ b+0(FP), DI
+	MOVQ tableBatch_lookups(DI), R12
 	MOVQ tableBatch_src(DI), SI
 	MOVQ tableBatch_codes(DI), DX
 	MOVQ tableBatch_inv(DI), R8
@@ -76,18 +20,18 @@ TEXT ·tableBF16AVX512(SB), NOSPLIT, $0-8
 	MOVQ tableBatch_ahead(DI), R10
 	VMOVUPS tableBatch_errors(DI), Z16
 	VMOVUPS tableBatch_powers(DI), Z17
-	VBROADCASTSS tableBatch_middle(DI), Z18
-	VMOVUPS tableBatch_level2(DI), Z19
-	VMOVUPS tableBatch_level3(DI), Z20
-	VMOVUPS tableBatch_level4(DI), Z21
-	VMOVUPS tableBatch_values(DI), Z22
-	VMOVDQU32 tableBatch_places(DI), Z23
-	VMOVDQU32 widenLow<>(SB), Z24
-	VMOVDQU32 widenHigh<>(SB), Z25
-	VMOVDQU32 narrow<>(SB), Z26
-	MOVL $0x00010010, AX
+	VMOVUPS tableLookups_values(R12), Z22
+	VMOVDQU32 tableLookups_places(R12), Z23
+	MOVL $0xffff0000, AX
 	VMOVD AX, X0
-	VPBROADCASTD X0, Z27
+	VPBROADCASTD X0, Z24
+	MOVL $0x00000001, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z31
+	VBROADCASTSS tableLookups_middle(R12), Z18
+	VMOVUPS tableLookups_level2(R12), Z19
+	VMOVUPS tableLookups_level3(R12), Z20
+	VMOVUPS tableLookups_level4(R12), Z21
 	MOVL $0x00000008, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z28
@@ -97,11 +41,6 @@ TEXT ·tableBF16AVX512(SB), NOSPLIT, $0-8
 	MOVL $0x00000002, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z30
-	MOVL $0x00000001, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Z31
-	MOVL $0xaaaaaaaa, AX
-	KMOVD AX, K7
 run:
 	VBROADCASTSS (R8), Z14
 	VBROADCASTSS (R9), Z15
@@ -109,16 +48,14 @@ run:
 block:
 	PREFETCHT0 (SI)(R10*1)
 	VMOVDQU32 (SI), Z1
-	VPERMW.Z Z1, Z24, K7, Z0
-	VPERMW.Z Z1, Z25, K7, Z1
+	VPSLLD $16, Z1, Z0
+	VPANDD Z24, Z1, Z1
 	VMULPS Z14, Z0, Z2
 	VMULPS Z14, Z1, Z3
-	VFMADD231PS Z0, Z0, Z17
 	VCMPPS $0x1e, Z18, Z2, K1
 	VCMPPS $0x1e, Z18, Z3, K2
 	VMOVDQA32.Z Z28, K1, Z4
 	VMOVDQA32.Z Z28, K2, Z5
-	VFMADD231PS Z1, Z1, Z17
 	VPERMPS Z19, Z4, Z6
 	VPERMPS Z19, Z5, Z7
 	VCMPPS $0x1e, Z6, Z2, K1
@@ -139,16 +76,198 @@ block:
 	VPORD Z31, Z5, K2, Z5
 	VPERMPS Z22, Z4, Z6
 	VPERMPS Z22, Z5, Z7
+	VFMADD231PS Z0, Z0, Z17
 	VPERMD Z23, Z4, Z4
 	VPERMD Z23, Z5, Z5
+	VPSLLD $4, Z4, Z4
+	VPORD Z5, Z4, Z4
+	VFMADD231PS Z1, Z1, Z17
 	VFNMADD231PS Z6, Z15, Z0
 	VFNMADD231PS Z7, Z15, Z1
-	VFMADD231PS Z0, Z0, Z16
-	VFMADD231PS Z1, Z1, Z16
-	VPERMT2W Z5, Z26, Z4
-	VPMADDWD Z27, Z4, Z4
 	VPMOVDB Z4, X4
 	VMOVDQU X4, (DX)
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z16
+	ADDQ $64, SI
+	ADDQ $16, DX
+	DECQ R11
+	JNZ block
+	ADDQ $4, R8
+	ADDQ $4, R9
+	DECQ CX
+	JNZ run
+	VMOVUPS Z16, tableBatch_errors(DI)
+	VMOVUPS Z17, tableBatch_powers(DI)
+	VZEROUPPER
+	RET
+
+// func bucketsBF16AVX512(b *tableBatch)
+//
+// Writes the codes of a row of BF16 weights, and adds to the sums of its lanes.
+TEXT ·bucketsBF16AVX512(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), DI
+	MOVQ tableBatch_lookups(DI), R12
+	MOVQ tableBatch_src(DI), SI
+	MOVQ tableBatch_codes(DI), DX
+	MOVQ tableBatch_inv(DI), R8
+	MOVQ tableBatch_scale(DI), R9
+	MOVQ tableBatch_runs(DI), CX
+	MOVQ tableBatch_blocks(DI), BX
+	MOVQ tableBatch_ahead(DI), R10
+	VMOVUPS tableBatch_errors(DI), Z16
+	VMOVUPS tableBatch_powers(DI), Z17
+	VMOVUPS tableLookups_values(R12), Z22
+	VMOVDQU32 tableLookups_places(R12), Z23
+	MOVL $0xffff0000, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z24
+	MOVL $0x00000001, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z31
+	VBROADCASTSS tableLookups_magic(R12), Z18
+	VBROADCASTSS tableLookups_steps(R12), Z12
+	VMOVUPS tableLookups_bound(R12), Z19
+	VMOVUPS tableLookups_bound+64(R12), Z20
+	VMOVDQU32 tableLookups_below(R12), Z21
+	VBROADCASTSS tableLookups_extra(R12), Z29
+	VBROADCASTSS tableLookups_extra+4(R12), Z30
+	MOVL $0xaaaaaaaa, AX
+	KMOVD AX, K7
+run:
+	VBROADCASTSS (R8), Z14
+	VBROADCASTSS (R9), Z15
+	MOVQ BX, R11
+block:
+	PREFETCHT0 (SI)(R10*1)
+	VMOVDQU32 (SI), Z1
+	VPSLLD $16, Z1, Z0
+	VPANDD Z24, Z1, Z1
+	VMULPS Z14, Z0, Z2
+	VMULPS Z14, Z1, Z3
+	VMOVAPS Z18, Z4
+	VMOVAPS Z18, Z5
+	VFMADD231PS Z12, Z2, Z4
+	VFMADD231PS Z12, Z3, Z5
+	VMOVAPS Z19, Z6
+	VMOVAPS Z19, Z7
+	VPERMT2PS Z20, Z4, Z6
+	VPERMT2PS Z20, Z5, Z7
+	// the bounds in lower buckets, of both at once: odd columns in the upper words
+	VPSLLD $16, Z5, Z8
+	VMOVDQU16 Z8, K7, Z4
+	VPERMW Z21, Z4, Z4
+	VPSRLD $16, Z4, Z5
+	VCMPPS $0x1e, Z6, Z2, K1
+	VCMPPS $0x1e, Z7, Z3, K2
+	VPADDD Z31, Z4, K1, Z4
+	VPADDD Z31, Z5, K2, Z5
+	VPERMPS Z22, Z4, Z6
+	VPERMPS Z22, Z5, Z7
+	VFMADD231PS Z0, Z0, Z17
+	VPSLLD $4, Z4, Z4
+	VPORD Z5, Z4, Z4
+	VFMADD231PS Z1, Z1, Z17
+	VFNMADD231PS Z6, Z15, Z0
+	VFNMADD231PS Z7, Z15, Z1
+	VPMOVDB Z4, X4
+	VMOVDQU X4, (DX)
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z16
+	ADDQ $64, SI
+	ADDQ $16, DX
+	DECQ R11
+	JNZ block
+	ADDQ $4, R8
+	ADDQ $4, R9
+	DECQ CX
+	JNZ run
+	VMOVUPS Z16, tableBatch_errors(DI)
+	VMOVUPS Z17, tableBatch_powers(DI)
+	VZEROUPPER
+	RET
+
+// func bucketsZeroBF16AVX512(b *tableBatch)
+//
+// Writes the codes of a row of BF16 weights, and adds to the sums of its lanes.
+TEXT ·bucketsZeroBF16AVX512(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), DI
+	MOVQ tableBatch_lookups(DI), R12
+	MOVQ tableBatch_src(DI), SI
+	MOVQ tableBatch_codes(DI), DX
+	MOVQ tableBatch_inv(DI), R8
+	MOVQ tableBatch_scale(DI), R9
+	MOVQ tableBatch_runs(DI), CX
+	MOVQ tableBatch_blocks(DI), BX
+	MOVQ tableBatch_ahead(DI), R10
+	VMOVUPS tableBatch_errors(DI), Z16
+	VMOVUPS tableBatch_powers(DI), Z17
+	VMOVUPS tableLookups_values(R12), Z22
+	VMOVDQU32 tableLookups_places(R12), Z23
+	MOVL $0xffff0000, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z24
+	MOVL $0x00000001, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z31
+	VBROADCASTSS tableLookups_magic(R12), Z18
+	VBROADCASTSS tableLookups_steps(R12), Z12
+	VMOVUPS tableLookups_bound(R12), Z19
+	VMOVUPS tableLookups_bound+64(R12), Z20
+	VMOVDQU32 tableLookups_below(R12), Z21
+	VBROADCASTSS tableLookups_extra(R12), Z29
+	VBROADCASTSS tableLookups_extra+4(R12), Z30
+	MOVL $0xaaaaaaaa, AX
+	KMOVD AX, K7
+run:
+	VBROADCASTSS (R8), Z14
+	VBROADCASTSS (R9), Z15
+	MOVQ BX, R11
+block:
+	PREFETCHT0 (SI)(R10*1)
+	VMOVDQU32 (SI), Z1
+	VPSLLD $16, Z1, Z0
+	VPANDD Z24, Z1, Z1
+	VMULPS Z14, Z0, Z2
+	VMULPS Z14, Z1, Z3
+	VMOVAPS Z18, Z4
+	VMOVAPS Z18, Z5
+	VFMADD231PS Z12, Z2, Z4
+	VFMADD231PS Z12, Z3, Z5
+	VMOVAPS Z19, Z6
+	VMOVAPS Z19, Z7
+	VPERMT2PS Z20, Z4, Z6
+	VPERMT2PS Z20, Z5, Z7
+	// the bounds in lower buckets, of both at once: odd columns in the upper words
+	VPSLLD $16, Z5, Z8
+	VMOVDQU16 Z8, K7, Z4
+	VPERMW Z21, Z4, Z4
+	VPSRLD $16, Z4, Z5
+	VCMPPS $0x1e, Z6, Z2, K1
+	VCMPPS $0x1e, Z7, Z3, K2
+	VCMPPS $0x1e, Z29, Z2, K3
+	VCMPPS $0x1e, Z29, Z3, K4
+	VCMPPS $0x1e, Z30, Z2, K5
+	VCMPPS $0x1e, Z30, Z3, K6
+	VPADDD Z31, Z4, K1, Z4
+	VPADDD Z31, Z5, K2, Z5
+	VPADDD Z31, Z4, K3, Z4
+	VPADDD Z31, Z5, K4, Z5
+	VPADDD Z31, Z4, K5, Z4
+	VPADDD Z31, Z5, K6, Z5
+	VPERMPS Z22, Z4, Z6
+	VPERMPS Z22, Z5, Z7
+	VFMADD231PS Z0, Z0, Z17
+	VPERMD Z23, Z4, Z4
+	VPERMD Z23, Z5, Z5
+	VPSLLD $4, Z4, Z4
+	VPORD Z5, Z4, Z4
+	VFMADD231PS Z1, Z1, Z17
+	VFNMADD231PS Z6, Z15, Z0
+	VFNMADD231PS Z7, Z15, Z1
+	VPMOVDB Z4, X4
+	VMOVDQU X4, (DX)
+	VFMADD231PS Z0, Z0, Z16
+	VFMADD231PS Z1, Z1, Z16
 	ADDQ $64, SI
 	ADDQ $16, DX
 	DECQ R11

@@ -11,7 +11,7 @@ func TestTableGuardPages(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(35, 36))
 	for i := range 60 {
-		p := tablePanel{d: BF16, rows: 1 + rng.IntN(3), block: 32 << rng.IntN(3), table: testTables()[rng.IntN(3)]}
+		p := tablePanel{d: BF16, rows: 1 + rng.IntN(3), block: 32 << rng.IntN(3), table: testTables()[rng.IntN(5)]}
 		p.cols = p.block * (1 + rng.IntN(40))
 		p.src = guarded(t, p.rows*p.cols*2, i%2 == 0)
 		p.fill(t, rng, rng.IntN(weightKinds))

@@ -9,16 +9,18 @@ import (
 	"testing"
 )
 
-// testTables are one in order, one whose codes are not, and one whose bounds are BF16 numbers, so that weights lie on them.
+// testTables are one in order, one whose codes are not, one whose bounds are BF16 numbers, so that weights lie on them, one like NF4, and one
+// like a float with two zeros.
 func testTables() []*Table4 {
-	table := func(values [16]float32, codes [16]uint8) *Table4 {
-		t := &Table4{Values: values, Codes: codes}
-		for i := range t.Bounds {
-			t.Bounds[i] = (values[codes[i]] + values[codes[i+1]]) / 2
-		}
-		return t
+	var plain, mixed, even, float [16]float32
+	var signs [16]uint8
+	for i, v := range [8]float32{0, 0.0625, 8, 12, 4, 6, 2, 3} {
+		float[i], float[8+i] = v/12, -v/12
 	}
-	var plain, mixed, even [16]float32
+	for i, c := range [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3} {
+		signs[i] = c
+	}
+	normal := [16]float32{-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0, 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1}
 	var order, shuffled [16]uint8
 	for i := range 16 {
 		order[i], shuffled[i] = uint8(i), uint8(i*7%16)
@@ -26,7 +28,7 @@ func testTables() []*Table4 {
 		mixed[i*7%16] = float32((i-8)*(i-8)*(i-8)) / 512
 		even[i] = float32(i-8) / 8
 	}
-	return []*Table4{table(plain, order), table(mixed, shuffled), table(even, order)}
+	return []*Table4{NewTable4(plain, order), NewTable4(mixed, shuffled), NewTable4(even, order), NewTable4(normal, order), NewTable4(float, signs)}
 }
 
 // tablePanel is one call of EncodeTable.
@@ -65,7 +67,8 @@ func sameTable(t *testing.T, what string, got, want *TableResult) {
 		return slices.EqualFunc(a, b, func(x, y float64) bool { return math.Float64bits(x) == math.Float64bits(y) })
 	}
 	if !bytes.Equal(got.Codes, want.Codes) || !same(got.Error, want.Error) || !same(got.Power, want.Power) {
-		t.Fatalf("%s: codes %x sums %v %v, plain Go has %x %v %v", what, got.Codes, got.Error, got.Power, want.Codes, want.Error, want.Power)
+		clip := func(b []byte) []byte { return b[:min(len(b), 64)] }
+		t.Fatalf("%s: codes %x sums %v %v, plain Go has %x %v %v", what, clip(got.Codes), got.Error, got.Power, clip(want.Codes), want.Error, want.Power)
 	}
 }
 
@@ -74,7 +77,7 @@ func TestEncodeTable(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(31, 32))
 	for i := range 200 {
-		p := tablePanel{d: []DType{BF16, BF16, F16, F32}[i%4], rows: 1 + rng.IntN(4), block: 32 << rng.IntN(4), table: testTables()[rng.IntN(3)]}
+		p := tablePanel{d: []DType{BF16, BF16, F16, F32}[i%4], rows: 1 + rng.IntN(4), block: 32 << rng.IntN(4), table: testTables()[rng.IntN(5)]}
 		p.cols = p.block * (1 + rng.IntN(70))
 		if i%5 == 0 {
 			p.cols = 1 + rng.IntN(300)
