@@ -2,6 +2,7 @@ package prune
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -141,9 +142,11 @@ func (m *Magnitude) Layout(l compress.Linear) (compress.Layout, error) {
 	}
 	switch {
 	case s.Pattern != compress.PatternNM:
-		layout.Scratch = l.Cols * (4 + 4 + 4) // a row of float32, of its magnitudes and of its bytes
+		layout.Scratch = l.Cols * (4 + 4 + 4 + 4) // a row of float32, of its magnitudes, of its bytes and of those that stay
 	case work != l.DType:
-		layout.Scratch = panelElements(l, 1) * (4 + 4)
+		layout.Scratch = l.Cols*4 + panelElements(l, 1)*(4+4)
+	default:
+		layout.Scratch = l.Cols * 4 // what stays of a row, for vector code that writes beyond it
 	}
 	if layout.AllRows {
 		layout.Scratch += (1<<highBits+1<<lowBits)*8 + 3*panelElements(l, 1)*4 // counts, and of each pass a panel of float32
@@ -191,7 +194,7 @@ func (m *Magnitude) Prepare(ctx context.Context, group []compress.Weights, o com
 		case compress.PatternTensor:
 			e.drop = compress.PrunedCount(s.Sparsity, l.Rows*l.Cols)
 			if e.drop == l.Rows*l.Cols {
-				e.cut = cut{key: math.MaxUint32}
+				e.cut = cut{key: 1 << 31} // above every key
 			}
 			if layout.AllRows {
 				if err := e.find(ctx, w, o); err != nil {
@@ -221,7 +224,8 @@ type magnitudeRows struct {
 type magnitudeScratch struct {
 	x    []float32 // rows × cols, row-major
 	keys []uint32  // of a row
-	work []byte    // the panel in the working dtype
+	work []byte    // the panel, or a row, in the working dtype
+	kept []byte    // of a row
 }
 
 // find finds the magnitude that divides a tensor.
@@ -288,7 +292,7 @@ func (e *magnitudeRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 	}
 	s.x, s.keys = grow(s.x, p.Cols), grow(s.keys, p.Cols)
 	size := e.work.Size()
-	s.work = grow(s.work, p.Cols*size)
+	s.work, s.kept = grow(s.work, p.Cols*size), grow(s.kept, p.Cols*size)
 	if e.layout.Components[1].Ragged {
 		// Room for all of them at once: what a panel keeps varies.
 		dst.Data[1] = grow(dst.Data[1], p.Rows*p.Cols*size)
@@ -319,7 +323,8 @@ func (e *magnitudeRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 		} else {
 			ties = 0
 		}
-		n += keep(dst.Data[0][row*per:][:per], dst.Data[1][n:], data, s.x, cut.key, ties, size)
+		kept := keep(dst.Data[0][row*per:][:per], s.kept, data, s.x, cut.key, ties, size)
+		n += copy(dst.Data[1][n:], s.kept[:kept])
 		dst.Error[row] = tensor.SumSquares(s.x)
 	}
 	dst.Data[1] = dst.Data[1][:n]
@@ -337,24 +342,28 @@ func (e *magnitudeRows) tiesBefore(x []float32) int64 {
 	return n
 }
 
-// keep writes the mask and the values of a row, and gives the bytes of the values. Weights below the cut are pruned, and so many of
-// those that are equal to it. It leaves in x what was pruned.
+// keep writes the mask and the values of a row, and gives the bytes of the values, which has room for the whole row. Weights below the
+// cut are pruned, and so many of those that are equal to it. It leaves in x what was pruned. Which weights go is anybody's guess, so that
+// no branch depends on it.
 func keep(mask, values, data []byte, x []float32, at uint32, ties int64, size int) int {
 	clear(mask)
 	n := 0
 	for c, v := range x {
+		bits := math.Float32bits(v)
 		k := key(v)
-		if k < at {
-			continue
-		}
+		gone := (k - at) >> 31 // both are at most 2^31
 		if k == at && ties > 0 {
 			ties--
-			continue
+			gone = 1
 		}
-		mask[c/8] |= 1 << (c % 8)
-		copy(values[n:n+size], data[c*size:])
-		n += size
-		x[c] = 0
+		mask[c/8] |= byte(1-gone) << (c % 8)
+		if size == 2 {
+			binary.LittleEndian.PutUint16(values[n:], binary.LittleEndian.Uint16(data[2*c:]))
+		} else {
+			binary.LittleEndian.PutUint32(values[n:], binary.LittleEndian.Uint32(data[4*c:]))
+		}
+		n += size * int(1-gone)
+		x[c] = math.Float32frombits(bits & -gone)
 	}
 	return n
 }

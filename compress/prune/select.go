@@ -89,13 +89,12 @@ func cutRow(keys []uint32, x []float32, drop int64) cut {
 			}
 			drop -= n
 		}
-		left := keys[:0]
+		n := 0
 		for _, k := range keys {
-			if k>>digit.shift == at>>digit.shift {
-				left = append(left, k)
-			}
+			keys[n] = k
+			n += int((k>>digit.shift ^ at>>digit.shift - 1) >> 31) // 1 where they are equal
 		}
-		keys = left
+		keys = keys[:n]
 	}
 	return cut{key: at, ties: drop}
 }

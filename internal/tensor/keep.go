@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -83,13 +84,17 @@ func (r *keepRow) plain() bool {
 			}
 		}
 		for i := range r.m {
-			if outranked(keys[:r.m], i) >= r.n {
-				continue
-			}
 			c := g + i
-			r.mask[c/8] |= 1 << (c % 8)
-			copy(r.kept[to:to+size], r.src[c*size:])
-			to += size
+			kept := uint32(outranked(keys[:r.m], i)-r.n) >> 31
+			r.mask[c/8] |= byte(kept) << (c % 8)
+			if to < len(r.kept) { // what is not kept is overwritten by what is
+				if size == 2 {
+					binary.LittleEndian.PutUint16(r.kept[to:], binary.LittleEndian.Uint16(r.src[2*c:]))
+				} else {
+					binary.LittleEndian.PutUint32(r.kept[to:], binary.LittleEndian.Uint32(r.src[4*c:]))
+				}
+			}
+			to += size * int(kept)
 		}
 	}
 	for c := 0; c < cols; c += len(x) {
@@ -106,15 +111,17 @@ func (r *keepRow) plain() bool {
 	return true
 }
 
-// outranked counts the keys that go before key i: larger ones, and of equal ones those behind it.
+// outranked counts the keys that go before key i: larger ones, and of equal ones those behind it. They are below 2^31, so that the sign of
+// a difference compares, without a branch that nobody could foresee.
 func outranked(keys []uint32, i int) int {
-	n := 0
-	for j, k := range keys {
-		if k > keys[i] || k == keys[i] && j > i {
-			n++
-		}
+	n, own := uint32(0), keys[i]
+	for _, k := range keys[:i] {
+		n += (own - k) >> 31
 	}
-	return n
+	for _, k := range keys[i+1:] {
+		n += (own - k - 1) >> 31
+	}
+	return int(n)
 }
 
 // squareRun is how many squares are added in float32 before they go into a float64.
