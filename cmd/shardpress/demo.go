@@ -61,10 +61,13 @@ func demoRecipes() []struct {
 		set          []string
 	}{
 		{"w8a16-rtn", "w8a16-rtn", nil},
+		{"fp8-dynamic", "fp8-dynamic", nil},
 		{"w4a16-rtn", "w4a16-rtn", nil},
-		{"w4a16-rtn-asym", "w4a16-rtn-asym", nil},
-		{"w4a16-rtn-search", "w4a16-rtn-search", nil},
-		{"w3a16-rtn-g64", "w3a16-rtn", []string{"group=64"}},
+		{"nvfp4a16", "nvfp4a16", nil},
+		{"nf4", "nf4", nil},
+		{"hqq-3bit", "hqq-3bit", nil},
+		{"magnitude-2of4-w4a16", "magnitude-2of4-w4a16", nil},
+		{"svd-20-int8", "svd-20-int8", nil},
 		{"w4a16-rtn-dense", "w4a16-rtn", []string{"output.format=dense"}},
 	}
 }
