@@ -2,6 +2,7 @@ package quantize
 
 import (
 	"context"
+	"math"
 	"sync"
 
 	"github.com/shardpress/shardpress/compress"
@@ -116,11 +117,12 @@ func (e *mxfp8Rows) Rows(dst *compress.Encoded, p compress.Panel) error {
 				return refuseNotFinite(e.linear, p)
 			}
 			stored[g] = mxExponent(top, mxfp8Offset)
-		}
-		tensor.ToFloat32(s.scales, stored, tensor.F8E8M0)
-		for g, top := range s.top {
-			if top == 0 {
+			s.scales[g] = math.Float32frombits(uint32(stored[g]) << 23)
+			switch {
+			case top == 0:
 				s.scales[g] = 1 // codes of zero under any scale, and vector code for this one
+			case stored[g] == 0:
+				s.scales[g] = 0x1p-127 // a subnormal float32
 			}
 		}
 		dst.Error[row], dst.Power[row] = e.kernels.EncodeFloat8(dst.Data[0][row*p.Cols:][:p.Cols], data, e.work, s.scales, tensor.F8E4M3)
