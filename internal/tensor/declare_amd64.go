@@ -139,6 +139,36 @@ func keep4AVX512(b *keepBatch)
 func keep8AVX512(b *keepBatch)
 
 //go:noescape
+func mxfp4Scales(b *fp4Batch)
+
+//go:noescape
+func fp4TopsAVX2(b *fp4Batch)
+
+//go:noescape
+func nvfp4ScalesAVX2(b *fp4Batch)
+
+//go:noescape
+func mxfp4CodesAVX2(b *fp4Batch)
+
+//go:noescape
+func nvfp4CodesAVX2(b *fp4Batch)
+
+//go:noescape
+func fp4TopsAVX512(b *fp4Batch)
+
+//go:noescape
+func nvfp4ScalesAVX512(b *fp4Batch)
+
+//go:noescape
+func mxfp4CodesAVX512(b *fp4Batch)
+
+//go:noescape
+func mxfp4CodesFlushAVX512(b *fp4Batch)
+
+//go:noescape
+func nvfp4CodesAVX512(b *fp4Batch)
+
+//go:noescape
 func widenBF16AVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape

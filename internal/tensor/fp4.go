@@ -102,12 +102,13 @@ const fp4Run = 1024
 
 func (k *Kernels) encodeFP4(r *FP4Result, src []byte, d DType, rows, cols int, s fp4Scheme) int {
 	size := d.Size()
+	var b fp4Batch
 	for row := range rows {
 		var errSum, powSum float64
 		for at := 0; at < cols; at += fp4Run {
 			n := min(fp4Run, cols-at)
 			i := row*cols + at
-			e, p, ok := k.fp4Run(r.Codes[i/2:][:n/2], r.Scales[i/s.group:][:n/s.group], src[i*size:][:n*size], d, s)
+			e, p, ok := k.fp4Run(&b, r.Codes[i/2:][:n/2], r.Scales[i/s.group:][:n/s.group], src[i*size:][:n*size], d, s)
 			if !ok {
 				return row
 			}

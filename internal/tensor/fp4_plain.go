@@ -1,5 +1,9 @@
+//go:build !amd64 || noasm
+
 package tensor
 
-func (k *Kernels) fp4Run(codes, scales, src []byte, d DType, s fp4Scheme) (errSum, powSum float32, ok bool) {
+type fp4Batch struct{}
+
+func (k *Kernels) fp4Run(_ *fp4Batch, codes, scales, src []byte, d DType, s fp4Scheme) (errSum, powSum float32, ok bool) {
 	return fp4RunPlain(codes, scales, src, d, s)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -248,11 +249,11 @@ func TestVectorFP4Decisions(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(44, 44))
 	points := []float64{0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5}
-	for range 400 {
+	for range 2000 {
 		// A top that makes the local scale 448, so that the scale is 448/global.
 		x := float64(128+rng.IntN(128)) / 128
 		scale := x / points[rng.IntN(len(points))]
-		global := math.Nextafter32(float32(448/scale), float32(rng.IntN(2))*1e9)
+		global := math.Float32frombits(math.Float32bits(float32(448/scale)) + rng.Uint32N(9) - 4)
 		src := make([]byte, 2*64)
 		top := float32(448.0 * 6 / float64(global))
 		for i := range 64 {
@@ -275,6 +276,80 @@ func TestVectorFP4Decisions(t *testing.T) {
 		if !bytes.Equal(r.Codes, codes) || !bytes.Equal(r.Scales, scales) {
 			t.Fatalf("global %v: %x %x, the oracle has %x %x", global, r.Codes, r.Scales, codes, scales)
 		}
+	}
+}
+
+// The enumeration that fp4_amd64.go rests on: which x/s, of significands X < 2^8 and S < 2^24, come within 2^-44 of a float32 midpoint
+// next to a point where the code changes. With the midpoint M over a power of two that is |M·S − X·2^j| ≤ 2^-44·X·2^j.
+func TestNVFP4Midpoints(t *testing.T) {
+	t.Parallel()
+	// Points where the upper code begins above, then those where it begins at: numerators over 4, midpoints a half unit above or below.
+	for i, point := range []uint64{1, 5, 10, 20, 3, 7, 14} {
+		m := point << 40
+		if unit := uint64(1) << (63 - bits.LeadingZeros64(m) - 24); i < 4 { // half a unit of the last of 24 digits
+			m += unit
+		} else {
+			m -= unit
+		}
+		m >>= bits.TrailingZeros64(m)
+		for x := uint64(128); x < 256; x++ {
+			for j := 30; j < 50; j++ {
+				target := x << j
+				for s := target/m - 1; s <= target/m+1; s++ {
+					if s < 1<<23 || s >= 1<<24 {
+						continue
+					}
+					if d := max(m*s, target) - min(m*s, target); d <= target>>44 && !(x == 128 && s == 1<<24-1) {
+						t.Errorf("%d/%d is %d of 2^-%d from the midpoint at %d/4", x, s, d, j, point)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A matrix of decisions for one scale: every BF16 significand, under scales that are next to a significand over a point.
+func TestVectorFP4Quotients(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(46, 46))
+	src := make([]byte, 2*1024)
+	for range 300 {
+		point := []float64{0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5}[rng.IntN(7)]
+		x := float64(128 + rng.IntN(128))
+		// 4X/3 and such: the quotient is a unit below the point, or above it, and rounds to it.
+		global := math.Float32frombits(math.Float32bits(float32(448*point/x)) + rng.Uint32N(3) - 1)
+		for i := range 1024 {
+			v := float32(128+i%128) / float32(int(1)<<(i/128))
+			if i%16 == 0 {
+				v = float32(6 * 448 / float64(global)) // so that the local scale is 448
+			}
+			FromFloat32(src[2*i:], []float32{v}, BF16)
+		}
+		checkFP4(t, src, BF16, 1, 1024, fp4Scheme{16, global}, plainBytes)
+	}
+}
+
+// A power of two over a significand of ones: the one quotient that a step of correction gets wrong.
+func TestVectorFP4Ones(t *testing.T) {
+	t.Parallel()
+	src := make([]byte, 2*64)
+	for i := range 64 {
+		v := float32(0.25)
+		if i%16 == 0 {
+			v = 6
+		}
+		FromFloat32(src[2*i:], []float32{v}, BF16)
+	}
+	found := false
+	for u := math.Float32bits(448) - 8; u < math.Float32bits(448)+8; u++ {
+		s := fp4Scheme{16, math.Float32frombits(u)}
+		if _, scale := s.scale(math.Float32bits(6), BF16); math.Float32bits(scale)&0x7fffff == 0x7fffff {
+			found = true
+		}
+		checkFP4(t, src, BF16, 1, 64, s, plainBytes)
+	}
+	if !found {
+		t.Error("no scale has a significand of ones: the test no longer reaches what it is for")
 	}
 }
 

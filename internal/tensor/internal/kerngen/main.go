@@ -44,6 +44,8 @@ func files() []file {
 		float8File(avx512, "float8_avx512_amd64.s"),
 		keepFile(avx2, "keep_avx2_amd64.s"),
 		keepFile(avx512, "keep_avx512_amd64.s"),
+		fp4File(avx2, "fp4_avx2_amd64.s"),
+		fp4File(avx512, "fp4_avx512_amd64.s"),
 		declarations(),
 	}
 }

@@ -99,6 +99,9 @@ func declarations() file {
 	for _, name := range []string{"keep4AVX2", "keep8AVX2", "keep4AVX512", "keep8AVX512"} {
 		declare(name, "b *keepBatch")
 	}
+	for _, name := range fp4Functions() {
+		declare(name, "b *fp4Batch")
+	}
 	declare("widenBF16AVX2", "dst *float32, src *byte, blocks int")
 	for _, f := range float8Functions() {
 		declare(f[0], f[1])
