@@ -60,8 +60,9 @@ func (m *LLMInt8) Layout(l compress.Linear) (compress.Layout, error) {
 	return compress.Layout{Scheme: s, Components: s.Components(l.Rows, l.Cols), RowUnit: 1, Scratch: llmInt8Scratch(l)}, nil
 }
 
-// llmInt8Scratch is the panel as float32; a row more when a panel is one row.
+// llmInt8Scratch is a panel as float32.
 func llmInt8Scratch(l compress.Linear) int64 {
+	const panelWeights = 1 << 19 // at most, unless a row has more
 	return 4 * max(min(l.Rows*l.Cols, panelWeights), l.Cols)
 }
 

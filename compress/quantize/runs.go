@@ -59,16 +59,14 @@ func (m *runs) layout(l compress.Linear) (compress.Layout, error) {
 	s := m.scheme(work)
 	layout := compress.Layout{
 		Scheme: s, Components: s.Components(l.Rows, l.Cols), RowUnit: s.RowUnit(l.Cols), AllRows: m.params.DoubleQuant,
-		Scratch: 256*4 + min(l.Rows*l.Cols, panelWeights+l.Cols*s.RowUnit(l.Cols))/m.params.Block*8, // magnitudes of a part of a panel, twice
+		// Magnitudes of a part of a panel, as they are and as they decode.
+		Scratch: 2 * 4 * (min(l.Rows*l.Cols, max(tensor.TablePanel, l.Cols*s.RowUnit(l.Cols)))/m.params.Block + 1),
 	}
 	if m.params.DoubleQuant {
 		layout.Scratch += (l.Rows*l.Cols + m.params.Block - 1) / m.params.Block * (4 + 1) // all magnitudes, and as bytes
 	}
 	return layout, nil
 }
-
-// panelWeights is more than the weights of a panel, unless a unit of rows has more.
-const panelWeights = 1 << 19
 
 func (m *runs) prepare(ctx context.Context, group []compress.Weights, o compress.Options) ([]compress.RowEncoder, error) {
 	k, err := tensor.ForName(string(o.Kernel))

@@ -56,7 +56,9 @@ func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what
 	for format, methods := range map[shard.Format]map[string]string{
 		shard.FormatFloatQuantized: {"fp8": `{"strategy":"block"}`},
 		shard.FormatMXFP8:          {"mxfp8": `{}`},
-		shard.FormatDense:          {"fp8": `{"strategy":"tensor"}`, "mxfp8": `{}`},
+		shard.FormatBitsAndBytes:   {"nf4": `{}`, "fp4": `{"double_quant":false}`, "llmint8": `{}`},
+		shard.FormatShardpress:     {"nf4": `{}`},
+		shard.FormatDense:          {"fp8": `{"strategy":"tensor"}`, "mxfp8": `{}`, "fp4": `{"block":4096}`, "nf4": `{}`, "llmint8": `{}`},
 	} {
 		for method, params := range methods {
 			e := EncodeLinear{Method: method, At: 1, Params: json.RawMessage(params), Format: string(format)}
