@@ -204,11 +204,13 @@ func TestBitsAndBytesGolden(t *testing.T) {
 			if err := layout.Scheme.Decode(x, c.Cols, e); err != nil {
 				t.Fatal(err)
 			}
-			d := tensor.F32
+			stored := "F32"
 			if s, ok := layout.Scheme.(compress.Codebook); ok {
-				if d, err = tensor.ParseDType(s.DType); err != nil {
-					t.Fatal(err)
-				}
+				stored = s.DType
+			}
+			d, err := tensor.ParseDType(stored)
+			if err != nil {
+				t.Fatal(err)
 			}
 			got := make([]byte, len(x)*d.Size())
 			tensor.FromFloat32(got, x, d)
@@ -341,5 +343,32 @@ func TestBitsAndBytesRefuse(t *testing.T) {
 	err = compress.Encode(t.Context(), newLLMInt8(t), w, compress.Options{}, func(*compress.Encoded) error { return nil })
 	if !errors.Is(err, compress.ErrInvalid) || !strings.Contains(err.Error(), "row 0 has a weight of magnitude 3e+37") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// FP8 weights that come without a scale are widened, and nothing is lost by that; engines decode them to BF16.
+func TestBitsAndBytesTakeFP8(t *testing.T) {
+	t.Parallel()
+	codes, same := make([]byte, 128), make([]float64, 128)
+	for i := range codes {
+		codes[i] = byte(i % 0x7f) // from 0 to 448
+	}
+	x := make([]float32, len(codes))
+	tensor.ToFloat32(x, codes, tensor.F8E4M3)
+	for i, v := range x {
+		same[i] = float64(v)
+	}
+	for _, m := range []compress.Method{newNF4(t, 64, true), newFP4(t, 64, false), newLLMInt8(t)} {
+		l := compress.Linear{Name: "l", Rows: 1, Cols: 128, DType: "F8_E4M3"}
+		layout, got := encodeWhole(t, m, methodtest.Input{Linear: l, Data: codes})
+		_, want := encodeWhole(t, m, methodtest.NewInput("l", "BF16", 128, same))
+		for i := range want.Data {
+			if !bytes.Equal(got.Data[i], want.Data[i]) {
+				t.Errorf("%s: %s %x, as BF16 %x", m.Name(), layout.Components[i].Name, clipped(got.Data[i]), clipped(want.Data[i]))
+			}
+		}
+		if s, ok := layout.Scheme.(compress.Codebook); ok && s.DType != "BF16" {
+			t.Errorf("%s decodes to %s", m.Name(), s.DType)
+		}
 	}
 }
