@@ -107,3 +107,24 @@ func parseFile(t testing.TB, name string) *Tokenizer {
 	}
 	return tok
 }
+
+// BenchmarkEncode is of 1.3 MB of prose, which Llama-2's form takes for one word.
+func BenchmarkEncode(b *testing.B) {
+	data := os.Getenv("SHARDPRESS_TESTDATA")
+	if data == "" {
+		b.Skip("SHARDPRESS_TESTDATA is not set")
+	}
+	raw, err := os.ReadFile(filepath.Join(data, "text/wikitext2-raw-test.txt"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"gpt2", "llama-2"} {
+		tok := parseFile(b, filepath.Join(data, "tokenizers", name, "tokenizer.json"))
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(raw)))
+			for b.Loop() {
+				tok.Encode(string(raw), true)
+			}
+		})
+	}
+}

@@ -101,7 +101,7 @@ func (lowercase) apply(text string) string {
 	return b.String()
 }
 
-// isNumeric is what Rust takes for numeric: \p{N} of Unicode 17.
+// isNumeric is what Rust itself takes for numeric: \p{N} of Unicode 17.
 func isNumeric(r rune) bool {
-	return isNumber(r)
+	return isNumber(r) || 0x11de0 <= r && r <= 0x11de9 || 0x16ff4 <= r && r <= 0x16ff6
 }

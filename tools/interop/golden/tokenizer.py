@@ -159,6 +159,12 @@ def kinds():
     add(d, "WORD", special=False, single_word=True)
     add(d, "İ", special=False)
     add(d, "<mask>", lstrip=True, rstrip=True, single_word=True)
+
+    # Nothing but the pre-tokenizer shows here: every part is one unknown token, or several with an "a" or a space between.
+    for name, pattern in [("gpt2", GPT2), ("llama3", LLAMA3), ("qwen2", QWEN2), ("digits", None)]:
+        t = Tokenizer(models.BPE(vocab={"<unk>": 0, "a": 1, " ": 2}, merges=[], unk_token="<unk>", fuse_unk=True))
+        t.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated") if pattern else pre_tokenizers.Digits(individual_digits=True)
+        out["parts-" + name] = json.loads(t.to_str())
     return out
 
 
@@ -171,7 +177,7 @@ def answers(t, texts):
 def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    texts = [*sentences(4, seed=3), *odd_texts(12, seed=4)]
+    texts = [*sentences(4, seed=3), *odd_texts(9, seed=4)]
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     (out / "texts.json").write_text(json.dumps(texts, ensure_ascii=True, indent=0) + "\n")
     for name, document in kinds().items():
