@@ -98,7 +98,7 @@ func generate(t *testing.T, path, what, want string) {
 	case !*update:
 		t.Errorf("%s is not what is %s: go test ./cmd/shardpress -run Measured -update", path, what)
 	default:
-		if err := os.WriteFile(path, []byte(head+begin+want+end+tail), 0o644); err != nil { //nolint:gosec // a document
+		if err := os.WriteFile(path, []byte(head+begin+want+end+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -218,10 +218,10 @@ func TestLPLRLoss(t *testing.T) {
 	if lost < best*0.999 || lost > 6*best {
 		t.Errorf("a sketch loses %g, truncation %g", lost, best)
 	}
-	_, int8 := encode(t, then(t, lplr(t, byRank(16)), rtn(t, 8)), in)
-	_, int4 := encode(t, then(t, lplr(t, byRank(16)), rtn(t, 4)), in)
-	if int8 < lost*0.99 || int4 < int8 || int4 > 100*lost {
-		t.Errorf("losses: floats %g, 8 bits %g, 4 bits %g", lost, int8, int4)
+	_, coarse8 := encode(t, then(t, lplr(t, byRank(16)), rtn(t, 8)), in)
+	_, coarse4 := encode(t, then(t, lplr(t, byRank(16)), rtn(t, 4)), in)
+	if coarse8 < lost*0.99 || coarse4 < coarse8 || coarse4 > 100*lost {
+		t.Errorf("losses: floats %g, 8 bits %g, 4 bits %g", lost, coarse8, coarse4)
 	}
 }
 

@@ -68,7 +68,7 @@ func (r *result) collect(layout compress.Layout, e *compress.Encoded) error {
 	if r.data == nil {
 		r.data = make([][]byte, len(layout.Components))
 	}
-	if int64(e.Row)%max(layout.RowUnit, 1) != 0 {
+	if e.Row%max(layout.RowUnit, 1) != 0 {
 		return fmt.Errorf("row %d: panels start at multiples of %d", e.Row, layout.RowUnit)
 	}
 	if len(e.Data) != len(layout.Components) || len(e.Error) != e.Rows || len(e.Power) != e.Rows {
