@@ -139,6 +139,12 @@ func keep4AVX512(b *keepBatch)
 func keep8AVX512(b *keepBatch)
 
 //go:noescape
+func keep4VBMI2(b *keepBatch)
+
+//go:noescape
+func keep8VBMI2(b *keepBatch)
+
+//go:noescape
 func mxfp4Scales(b *fp4Batch)
 
 //go:noescape

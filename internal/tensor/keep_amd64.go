@@ -2,6 +2,8 @@
 
 package tensor
 
+import "golang.org/x/sys/cpu"
+
 // keepBatch is what the assembly works on: a row of whole blocks of 32 BF16 columns.
 type keepBatch struct {
 	src, mask, kept *byte
@@ -12,13 +14,38 @@ type keepBatch struct {
 	error, power    float64 //nolint:unused // the assembly writes them
 }
 
-// keepOver is how much the assembly may write behind what is kept of a row: it stores 16 bytes at a time.
-const keepOver = 16
+// keepOver is how much the assembly may write behind what is kept of a row: it stores 16 or 64 bytes at a time.
+const keepOver = 64
+
+// keepLoop is a choice of assembly.
+type keepLoop int
+
+const (
+	keepNone keepLoop = iota
+	keepAVX2
+	keepAVX512
+	keepVBMI2 // AVX-512 with the instructions that compress words
+)
+
+func (k *Kernels) keepLoop() keepLoop {
+	switch k.set() {
+	case avx2:
+		return keepAVX2
+	case avx512:
+		if cpu.X86.HasAVX512VBMI2 {
+			return keepVBMI2
+		}
+		return keepAVX512
+	}
+	return keepNone
+}
 
 // keepVector keeps the largest of a row with vector code; served is false where there is none for it.
-func (k *Kernels) keepVector(r *keepRow) (finite, served bool) {
+func (k *Kernels) keepVector(r *keepRow) (finite, served bool) { return r.vector(k.keepLoop()) }
+
+func (r *keepRow) vector(loop keepLoop) (finite, served bool) {
 	cols := len(r.src) / 2
-	if k.set() == scalar || r.d != BF16 || r.m != 4 && r.m != 8 || cols == 0 || cols%32 != 0 {
+	if loop == keepNone || r.d != BF16 || r.m != 4 && r.m != 8 || cols == 0 || cols%32 != 0 {
 		return false, false
 	}
 	kept := r.kept[:cap(r.kept)] // of the panel: later rows are written later
@@ -30,12 +57,16 @@ func (k *Kernels) keepVector(r *keepRow) (finite, served bool) {
 		src: &r.src[0], mask: &r.mask[0], kept: &kept[0], blocks: cols / 32, step: 16 * r.n / r.m,
 		n: uint32(r.n) * 0x10001, below: uint32(0x10000-r.n) * 0x10001,
 	}
-	switch wide := k.set() == avx512; {
-	case wide && r.m == 4:
+	switch four := r.m == 4; {
+	case loop == keepVBMI2 && four:
+		keep4VBMI2(&b)
+	case loop == keepVBMI2:
+		keep8VBMI2(&b)
+	case loop == keepAVX512 && four:
 		keep4AVX512(&b)
-	case wide:
+	case loop == keepAVX512:
 		keep8AVX512(&b)
-	case r.m == 4:
+	case four:
 		keep4AVX2(&b)
 	default:
 		keep8AVX2(&b)

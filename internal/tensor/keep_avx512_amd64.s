@@ -1576,6 +1576,108 @@ block:
 	VZEROUPPER
 	RET
 
+// func keep4VBMI2(b *keepBatch)
+//
+// Keeps n of every 4 columns of blocks blocks of 32.
+TEXT ·keep4VBMI2(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), DI
+	MOVQ keepBatch_src(DI), SI
+	MOVQ keepBatch_kept(DI), DX
+	MOVQ keepBatch_mask(DI), R8
+	MOVQ keepBatch_blocks(DI), CX
+	MOVQ keepBatch_step(DI), R9
+	LEAQ compress<>(SB), R10
+	MOVL $0x7fff7fff, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z15
+	MOVL $0x00010001, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z16
+	VPBROADCASTD keepBatch_n(DI), Z14
+	VPXORD Z13, Z13, Z13
+	MOVL $0xaaaaaaaa, AX
+	KMOVD AX, K1
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
+run:
+	MOVQ $8, R11
+	CMPQ CX, R11
+	CMOVQLT CX, R11
+	SUBQ R11, CX
+	VPXORD Z8, Z8, Z8
+	VPXORD Z10, Z10, Z10
+block:
+	PREFETCHT0 4096(SI)
+	VMOVDQU32 (SI), Z0
+	VPANDD Z15, Z0, Z1
+	VPMAXUW Z1, Z13, Z13
+	// one for each that goes before: larger, or equal and behind
+	VPSHUFB turn4by1<>(SB), Z1, Z2
+	VPADDW later4by1<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VMOVDQU16.Z Z16, K2, Z3
+	VPSHUFB turn4by2<>(SB), Z1, Z2
+	VPADDW later4by2<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn4by3<>(SB), Z1, Z2
+	VPADDW later4by3<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPCMPW $5, Z14, Z3, K3
+	KNOTD K3, K4
+	KMOVD K4, AX
+	KSHIFTRD $16, K3, K5
+	// squares; of what is not kept again
+	VPERMW.Z Z0, Z24, K1, Z4
+	VPERMW.Z Z0, Z25, K1, Z5
+	VMULPS Z4, Z4, Z4
+	VMULPS Z5, Z5, Z5
+	VADDPS Z4, Z8, Z8
+	VADDPS Z4, Z10, K3, Z10
+	VADDPS Z5, Z8, Z8
+	VADDPS Z5, Z10, K5, Z10
+	VPCOMPRESSW.Z Z0, K4, Z1
+	VMOVDQU32 Z1, (DX)
+	LEAQ (DX)(R9*4), DX
+	MOVL AX, (R8)
+	ADDQ $64, SI
+	ADDQ $4, R8
+	DECQ R11
+	JNZ block
+	VEXTRACTF64X4 $1, Z8, Y0
+	VADDPS Y0, Y8, Y0
+	VEXTRACTF128 $1, Y0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VADDPS X1, X0, X0
+	VCVTSS2SD X0, X0, X0
+	VADDSD keepBatch_power(DI), X0, X0
+	VMOVSD X0, keepBatch_power(DI)
+	VEXTRACTF64X4 $1, Z10, Y0
+	VADDPS Y0, Y10, Y0
+	VEXTRACTF128 $1, Y0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VADDPS X1, X0, X0
+	VCVTSS2SD X0, X0, X0
+	VADDSD keepBatch_error(DI), X0, X0
+	VMOVSD X0, keepBatch_error(DI)
+	TESTQ CX, CX
+	JNZ run
+	MOVL $0x7f7f7f7f, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z1
+	VPCMPW $6, Z1, Z13, K2
+	KMOVD K2, AX
+	MOVL AX, keepBatch_bad(DI)
+	VZEROUPPER
+	RET
+
 // func keep8AVX512(b *keepBatch)
 //
 // Keeps n of every 8 columns of blocks blocks of 32.
@@ -1681,6 +1783,124 @@ block:
 	VPSHUFB (R10)(BX*1), X0, X0
 	VMOVDQU X0, (DX)
 	ADDQ R9, DX
+	ADDQ $64, SI
+	ADDQ $4, R8
+	DECQ R11
+	JNZ block
+	VEXTRACTF64X4 $1, Z8, Y0
+	VADDPS Y0, Y8, Y0
+	VEXTRACTF128 $1, Y0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VADDPS X1, X0, X0
+	VCVTSS2SD X0, X0, X0
+	VADDSD keepBatch_power(DI), X0, X0
+	VMOVSD X0, keepBatch_power(DI)
+	VEXTRACTF64X4 $1, Z10, Y0
+	VADDPS Y0, Y10, Y0
+	VEXTRACTF128 $1, Y0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VADDPS X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VADDPS X1, X0, X0
+	VCVTSS2SD X0, X0, X0
+	VADDSD keepBatch_error(DI), X0, X0
+	VMOVSD X0, keepBatch_error(DI)
+	TESTQ CX, CX
+	JNZ run
+	MOVL $0x7f7f7f7f, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z1
+	VPCMPW $6, Z1, Z13, K2
+	KMOVD K2, AX
+	MOVL AX, keepBatch_bad(DI)
+	VZEROUPPER
+	RET
+
+// func keep8VBMI2(b *keepBatch)
+//
+// Keeps n of every 8 columns of blocks blocks of 32.
+TEXT ·keep8VBMI2(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), DI
+	MOVQ keepBatch_src(DI), SI
+	MOVQ keepBatch_kept(DI), DX
+	MOVQ keepBatch_mask(DI), R8
+	MOVQ keepBatch_blocks(DI), CX
+	MOVQ keepBatch_step(DI), R9
+	LEAQ compress<>(SB), R10
+	MOVL $0x7fff7fff, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z15
+	MOVL $0x00010001, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Z16
+	VPBROADCASTD keepBatch_n(DI), Z14
+	VPXORD Z13, Z13, Z13
+	MOVL $0xaaaaaaaa, AX
+	KMOVD AX, K1
+	VMOVDQU32 widenLow<>(SB), Z24
+	VMOVDQU32 widenHigh<>(SB), Z25
+run:
+	MOVQ $8, R11
+	CMPQ CX, R11
+	CMOVQLT CX, R11
+	SUBQ R11, CX
+	VPXORD Z8, Z8, Z8
+	VPXORD Z10, Z10, Z10
+block:
+	PREFETCHT0 4096(SI)
+	VMOVDQU32 (SI), Z0
+	VPANDD Z15, Z0, Z1
+	VPMAXUW Z1, Z13, Z13
+	// one for each that goes before: larger, or equal and behind
+	VPSHUFB turn8by1<>(SB), Z1, Z2
+	VPADDW later8by1<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VMOVDQU16.Z Z16, K2, Z3
+	VPSHUFB turn8by2<>(SB), Z1, Z2
+	VPADDW later8by2<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn8by3<>(SB), Z1, Z2
+	VPADDW later8by3<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn8by4<>(SB), Z1, Z2
+	VPADDW later8by4<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn8by5<>(SB), Z1, Z2
+	VPADDW later8by5<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn8by6<>(SB), Z1, Z2
+	VPADDW later8by6<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPSHUFB turn8by7<>(SB), Z1, Z2
+	VPADDW later8by7<>(SB), Z2, Z2
+	VPCMPW $6, Z1, Z2, K2
+	VPADDW Z16, Z3, K2, Z3
+	VPCMPW $5, Z14, Z3, K3
+	KNOTD K3, K4
+	KMOVD K4, AX
+	KSHIFTRD $16, K3, K5
+	// squares; of what is not kept again
+	VPERMW.Z Z0, Z24, K1, Z4
+	VPERMW.Z Z0, Z25, K1, Z5
+	VMULPS Z4, Z4, Z4
+	VMULPS Z5, Z5, Z5
+	VADDPS Z4, Z8, Z8
+	VADDPS Z4, Z10, K3, Z10
+	VADDPS Z5, Z8, Z8
+	VADDPS Z5, Z10, K5, Z10
+	VPCOMPRESSW.Z Z0, K4, Z1
+	VMOVDQU32 Z1, (DX)
+	LEAQ (DX)(R9*4), DX
+	MOVL AX, (R8)
 	ADDQ $64, SI
 	ADDQ $4, R8
 	DECQ R11

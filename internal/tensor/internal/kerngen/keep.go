@@ -21,7 +21,8 @@ func keepFile(i isa, name string) file {
 	}
 	for _, m := range []int{4, 8} {
 		if i == avx512 {
-			keep512(&t, m)
+			keep512(&t, m, avx512.name)
+			keep512(&t, m, "VBMI2")
 		} else {
 			keep256(&t, m)
 		}
@@ -84,8 +85,8 @@ func laterTable(bytes, m, r int) []uint32 {
 }
 
 // keepBegin prints what both instruction sets start with. Runs of 256 columns have sums of their own.
-func keepBegin(t *text, m int, i isa) {
-	name := fmt.Sprintf("keep%d%s", m, i.name)
+func keepBegin(t *text, m int, isa string) {
+	name := fmt.Sprintf("keep%d%s", m, isa)
 	fmt.Fprintf(t, "\n// func %s(b *keepBatch)\n//\n// Keeps n of every %d columns of blocks blocks of 32.\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, m, name)
 	t.op("MOVQ b+0(FP), DI; MOVQ keepBatch_src(DI), SI; MOVQ keepBatch_kept(DI), DX; MOVQ keepBatch_mask(DI), R8")
 	t.op("MOVQ keepBatch_blocks(DI), CX; MOVQ keepBatch_step(DI), R9; LEAQ compress<>(SB), R10")
@@ -117,7 +118,7 @@ func keepSum(t *text, field string) {
 }
 
 func keep256(t *text, m int) {
-	keepBegin(t, m, avx2)
+	keepBegin(t, m, avx2.name)
 	t.broadcast(0x7fff7fff, "Y15")
 	t.op("VPBROADCASTD keepBatch_below(DI), Y14; VPXOR Y13, Y13, Y13; VPXOR Y12, Y12, Y12")
 	keepRun(t)
@@ -159,8 +160,9 @@ func keep256(t *text, m int) {
 	t.end()
 }
 
-func keep512(t *text, m int) {
-	keepBegin(t, m, avx512)
+// keep512 prints a loop that brings the kept words of 16 bytes to the front by the table, or with VBMI2 those of 64 at once.
+func keep512(t *text, m int, isa string) {
+	keepBegin(t, m, isa)
 	t.broadcast(0x7fff7fff, "Z15")
 	t.broadcast(0x00010001, "Z16")
 	t.op("VPBROADCASTD keepBatch_n(DI), Z14; VPXORD Z13, Z13, Z13; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
@@ -183,7 +185,12 @@ func keep512(t *text, m int) {
 	t.note("squares; of what is not kept again")
 	t.op("VPERMW.Z Z0, Z24, K1, Z4; VPERMW.Z Z0, Z25, K1, Z5; VMULPS Z4, Z4, Z4; VMULPS Z5, Z5, Z5")
 	t.op("VADDPS Z4, Z8, Z8; VADDPS Z4, Z10, K3, Z10; VADDPS Z5, Z8, Z8; VADDPS Z5, Z10, K5, Z10")
-	keepStore(t)
+	if isa == "VBMI2" {
+		t.op("VPCOMPRESSW.Z Z0, K4, Z1; VMOVDQU32 Z1, (DX); LEAQ (DX)(R9*4), DX")
+		t.op("MOVL AX, (R8); ADDQ $64, SI; ADDQ $4, R8; DECQ R11; JNZ block")
+	} else {
+		keepStore(t)
+	}
 	for s, field := range []string{"power", "error"} {
 		a := 8 + 2*s
 		t.op("VEXTRACTF64X4 $1, Z%d, Y0; VADDPS Y0, Y%d, Y0; VEXTRACTF128 $1, Y0, X1", a, a)

@@ -96,7 +96,7 @@ func declarations() file {
 	for _, name := range tableFunctions() {
 		declare(name, "b *tableBatch")
 	}
-	for _, name := range []string{"keep4AVX2", "keep8AVX2", "keep4AVX512", "keep8AVX512"} {
+	for _, name := range []string{"keep4AVX2", "keep8AVX2", "keep4AVX512", "keep8AVX512", "keep4VBMI2", "keep8VBMI2"} {
 		declare(name, "b *keepBatch")
 	}
 	for _, name := range fp4Functions() {
