@@ -9,7 +9,7 @@ type keepBatch struct {
 	src, mask, kept *byte
 	blocks          int
 	step            int     // bytes that are kept of 8 columns
-	n, below        uint32  // columns to keep, and minus as many, twice 16 bits
+	below           uint32  // the most that the count comes to for a column that is not kept, twice 16 bits
 	bad             uint32  // set unless all are finite
 	error, power    float64 //nolint:unused // the assembly writes them
 }
@@ -55,7 +55,8 @@ func (r *keepRow) vector(loop keepLoop) (finite, served bool) {
 	}
 	b := keepBatch{
 		src: &r.src[0], mask: &r.mask[0], kept: &kept[0], blocks: cols / 32, step: 16 * r.n / r.m,
-		n: uint32(r.n) * 0x10001, below: uint32(0x10000-r.n) * 0x10001,
+		// Minus one for each column that goes before; each of the m/2-1 comparisons that are turned back counts one too few.
+		below: uint32(uint16(r.m/2-1-r.n)) * 0x10001,
 	}
 	switch four := r.m == 4; {
 	case loop == keepVBMI2 && four:

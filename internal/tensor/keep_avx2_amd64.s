@@ -1087,17 +1087,6 @@ DATA turn4by3<>+24(SB)/4, $0x09080f0e
 DATA turn4by3<>+28(SB)/4, $0x0d0c0b0a
 GLOBL turn4by3<>(SB), RODATA|NOPTR, $32
 
-// Words of 1 where what is turned there comes from behind.
-DATA later4by3<>+0(SB)/4, $0x00000001
-DATA later4by3<>+4(SB)/4, $0x00000000
-DATA later4by3<>+8(SB)/4, $0x00000001
-DATA later4by3<>+12(SB)/4, $0x00000000
-DATA later4by3<>+16(SB)/4, $0x00000001
-DATA later4by3<>+20(SB)/4, $0x00000000
-DATA later4by3<>+24(SB)/4, $0x00000001
-DATA later4by3<>+28(SB)/4, $0x00000000
-GLOBL later4by3<>(SB), RODATA|NOPTR, $32
-
 // Turns 8 words by 1, as bytes.
 DATA turn8by1<>+0(SB)/4, $0x05040302
 DATA turn8by1<>+4(SB)/4, $0x09080706
@@ -1197,17 +1186,6 @@ DATA turn8by5<>+24(SB)/4, $0x05040302
 DATA turn8by5<>+28(SB)/4, $0x09080706
 GLOBL turn8by5<>(SB), RODATA|NOPTR, $32
 
-// Words of 1 where what is turned there comes from behind.
-DATA later8by5<>+0(SB)/4, $0x00010001
-DATA later8by5<>+4(SB)/4, $0x00000001
-DATA later8by5<>+8(SB)/4, $0x00000000
-DATA later8by5<>+12(SB)/4, $0x00000000
-DATA later8by5<>+16(SB)/4, $0x00010001
-DATA later8by5<>+20(SB)/4, $0x00000001
-DATA later8by5<>+24(SB)/4, $0x00000000
-DATA later8by5<>+28(SB)/4, $0x00000000
-GLOBL later8by5<>(SB), RODATA|NOPTR, $32
-
 // Turns 8 words by 6, as bytes.
 DATA turn8by6<>+0(SB)/4, $0x0f0e0d0c
 DATA turn8by6<>+4(SB)/4, $0x03020100
@@ -1219,17 +1197,6 @@ DATA turn8by6<>+24(SB)/4, $0x07060504
 DATA turn8by6<>+28(SB)/4, $0x0b0a0908
 GLOBL turn8by6<>(SB), RODATA|NOPTR, $32
 
-// Words of 1 where what is turned there comes from behind.
-DATA later8by6<>+0(SB)/4, $0x00010001
-DATA later8by6<>+4(SB)/4, $0x00000000
-DATA later8by6<>+8(SB)/4, $0x00000000
-DATA later8by6<>+12(SB)/4, $0x00000000
-DATA later8by6<>+16(SB)/4, $0x00010001
-DATA later8by6<>+20(SB)/4, $0x00000000
-DATA later8by6<>+24(SB)/4, $0x00000000
-DATA later8by6<>+28(SB)/4, $0x00000000
-GLOBL later8by6<>(SB), RODATA|NOPTR, $32
-
 // Turns 8 words by 7, as bytes.
 DATA turn8by7<>+0(SB)/4, $0x01000f0e
 DATA turn8by7<>+4(SB)/4, $0x05040302
@@ -1240,17 +1207,6 @@ DATA turn8by7<>+20(SB)/4, $0x05040302
 DATA turn8by7<>+24(SB)/4, $0x09080706
 DATA turn8by7<>+28(SB)/4, $0x0d0c0b0a
 GLOBL turn8by7<>(SB), RODATA|NOPTR, $32
-
-// Words of 1 where what is turned there comes from behind.
-DATA later8by7<>+0(SB)/4, $0x00000001
-DATA later8by7<>+4(SB)/4, $0x00000000
-DATA later8by7<>+8(SB)/4, $0x00000000
-DATA later8by7<>+12(SB)/4, $0x00000000
-DATA later8by7<>+16(SB)/4, $0x00000001
-DATA later8by7<>+20(SB)/4, $0x00000000
-DATA later8by7<>+24(SB)/4, $0x00000000
-DATA later8by7<>+28(SB)/4, $0x00000000
-GLOBL later8by7<>(SB), RODATA|NOPTR, $32
 
 // func keep4AVX2(b *keepBatch)
 //
@@ -1283,16 +1239,15 @@ block:
 	VMOVDQU 0(SI), Y0
 	VPAND Y15, Y0, Y1
 	VPMAXUW Y1, Y13, Y13
-	// minus one for each that goes before: larger, or equal and behind
+	// minus one for each that goes before: larger, or equal and behind; of each pair one does, so that turned back the
+	// same comparison counts for the other, with the opposite sign and one too many
 	VPSHUFB turn4by1<>(SB), Y1, Y3
 	VPADDW later4by1<>(SB), Y3, Y3
 	VPCMPGTW Y1, Y3, Y3
+	VPSHUFB turn4by3<>(SB), Y3, Y6
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn4by2<>(SB), Y1, Y2
 	VPADDW later4by2<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn4by3<>(SB), Y1, Y2
-	VPADDW later4by3<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
 	VPADDW Y2, Y3, Y3
 	VPCMPGTW Y14, Y3, Y4
@@ -1312,16 +1267,15 @@ block:
 	VMOVDQU 32(SI), Y0
 	VPAND Y15, Y0, Y1
 	VPMAXUW Y1, Y13, Y13
-	// minus one for each that goes before: larger, or equal and behind
+	// minus one for each that goes before: larger, or equal and behind; of each pair one does, so that turned back the
+	// same comparison counts for the other, with the opposite sign and one too many
 	VPSHUFB turn4by1<>(SB), Y1, Y3
 	VPADDW later4by1<>(SB), Y3, Y3
 	VPCMPGTW Y1, Y3, Y3
+	VPSHUFB turn4by3<>(SB), Y3, Y6
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn4by2<>(SB), Y1, Y2
 	VPADDW later4by2<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn4by3<>(SB), Y1, Y2
-	VPADDW later4by3<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
 	VPADDW Y2, Y3, Y3
 	VPCMPGTW Y14, Y3, Y5
@@ -1440,32 +1394,27 @@ block:
 	VMOVDQU 0(SI), Y0
 	VPAND Y15, Y0, Y1
 	VPMAXUW Y1, Y13, Y13
-	// minus one for each that goes before: larger, or equal and behind
+	// minus one for each that goes before: larger, or equal and behind; of each pair one does, so that turned back the
+	// same comparison counts for the other, with the opposite sign and one too many
 	VPSHUFB turn8by1<>(SB), Y1, Y3
 	VPADDW later8by1<>(SB), Y3, Y3
 	VPCMPGTW Y1, Y3, Y3
+	VPSHUFB turn8by7<>(SB), Y3, Y6
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by2<>(SB), Y1, Y2
 	VPADDW later8by2<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
+	VPSHUFB turn8by6<>(SB), Y2, Y6
 	VPADDW Y2, Y3, Y3
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by3<>(SB), Y1, Y2
 	VPADDW later8by3<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
+	VPSHUFB turn8by5<>(SB), Y2, Y6
 	VPADDW Y2, Y3, Y3
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by4<>(SB), Y1, Y2
 	VPADDW later8by4<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by5<>(SB), Y1, Y2
-	VPADDW later8by5<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by6<>(SB), Y1, Y2
-	VPADDW later8by6<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by7<>(SB), Y1, Y2
-	VPADDW later8by7<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
 	VPADDW Y2, Y3, Y3
 	VPCMPGTW Y14, Y3, Y4
@@ -1485,32 +1434,27 @@ block:
 	VMOVDQU 32(SI), Y0
 	VPAND Y15, Y0, Y1
 	VPMAXUW Y1, Y13, Y13
-	// minus one for each that goes before: larger, or equal and behind
+	// minus one for each that goes before: larger, or equal and behind; of each pair one does, so that turned back the
+	// same comparison counts for the other, with the opposite sign and one too many
 	VPSHUFB turn8by1<>(SB), Y1, Y3
 	VPADDW later8by1<>(SB), Y3, Y3
 	VPCMPGTW Y1, Y3, Y3
+	VPSHUFB turn8by7<>(SB), Y3, Y6
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by2<>(SB), Y1, Y2
 	VPADDW later8by2<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
+	VPSHUFB turn8by6<>(SB), Y2, Y6
 	VPADDW Y2, Y3, Y3
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by3<>(SB), Y1, Y2
 	VPADDW later8by3<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
+	VPSHUFB turn8by5<>(SB), Y2, Y6
 	VPADDW Y2, Y3, Y3
+	VPSUBW Y6, Y3, Y3
 	VPSHUFB turn8by4<>(SB), Y1, Y2
 	VPADDW later8by4<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by5<>(SB), Y1, Y2
-	VPADDW later8by5<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by6<>(SB), Y1, Y2
-	VPADDW later8by6<>(SB), Y2, Y2
-	VPCMPGTW Y1, Y2, Y2
-	VPADDW Y2, Y3, Y3
-	VPSHUFB turn8by7<>(SB), Y1, Y2
-	VPADDW later8by7<>(SB), Y2, Y2
 	VPCMPGTW Y1, Y2, Y2
 	VPADDW Y2, Y3, Y3
 	VPCMPGTW Y14, Y3, Y5

@@ -1127,25 +1127,6 @@ DATA turn4by3<>+56(SB)/4, $0x09080f0e
 DATA turn4by3<>+60(SB)/4, $0x0d0c0b0a
 GLOBL turn4by3<>(SB), RODATA|NOPTR, $64
 
-// Words of 1 where what is turned there comes from behind.
-DATA later4by3<>+0(SB)/4, $0x00000001
-DATA later4by3<>+4(SB)/4, $0x00000000
-DATA later4by3<>+8(SB)/4, $0x00000001
-DATA later4by3<>+12(SB)/4, $0x00000000
-DATA later4by3<>+16(SB)/4, $0x00000001
-DATA later4by3<>+20(SB)/4, $0x00000000
-DATA later4by3<>+24(SB)/4, $0x00000001
-DATA later4by3<>+28(SB)/4, $0x00000000
-DATA later4by3<>+32(SB)/4, $0x00000001
-DATA later4by3<>+36(SB)/4, $0x00000000
-DATA later4by3<>+40(SB)/4, $0x00000001
-DATA later4by3<>+44(SB)/4, $0x00000000
-DATA later4by3<>+48(SB)/4, $0x00000001
-DATA later4by3<>+52(SB)/4, $0x00000000
-DATA later4by3<>+56(SB)/4, $0x00000001
-DATA later4by3<>+60(SB)/4, $0x00000000
-GLOBL later4by3<>(SB), RODATA|NOPTR, $64
-
 // Turns 8 words by 1, as bytes.
 DATA turn8by1<>+0(SB)/4, $0x05040302
 DATA turn8by1<>+4(SB)/4, $0x09080706
@@ -1317,25 +1298,6 @@ DATA turn8by5<>+56(SB)/4, $0x05040302
 DATA turn8by5<>+60(SB)/4, $0x09080706
 GLOBL turn8by5<>(SB), RODATA|NOPTR, $64
 
-// Words of 1 where what is turned there comes from behind.
-DATA later8by5<>+0(SB)/4, $0x00010001
-DATA later8by5<>+4(SB)/4, $0x00000001
-DATA later8by5<>+8(SB)/4, $0x00000000
-DATA later8by5<>+12(SB)/4, $0x00000000
-DATA later8by5<>+16(SB)/4, $0x00010001
-DATA later8by5<>+20(SB)/4, $0x00000001
-DATA later8by5<>+24(SB)/4, $0x00000000
-DATA later8by5<>+28(SB)/4, $0x00000000
-DATA later8by5<>+32(SB)/4, $0x00010001
-DATA later8by5<>+36(SB)/4, $0x00000001
-DATA later8by5<>+40(SB)/4, $0x00000000
-DATA later8by5<>+44(SB)/4, $0x00000000
-DATA later8by5<>+48(SB)/4, $0x00010001
-DATA later8by5<>+52(SB)/4, $0x00000001
-DATA later8by5<>+56(SB)/4, $0x00000000
-DATA later8by5<>+60(SB)/4, $0x00000000
-GLOBL later8by5<>(SB), RODATA|NOPTR, $64
-
 // Turns 8 words by 6, as bytes.
 DATA turn8by6<>+0(SB)/4, $0x0f0e0d0c
 DATA turn8by6<>+4(SB)/4, $0x03020100
@@ -1355,25 +1317,6 @@ DATA turn8by6<>+56(SB)/4, $0x07060504
 DATA turn8by6<>+60(SB)/4, $0x0b0a0908
 GLOBL turn8by6<>(SB), RODATA|NOPTR, $64
 
-// Words of 1 where what is turned there comes from behind.
-DATA later8by6<>+0(SB)/4, $0x00010001
-DATA later8by6<>+4(SB)/4, $0x00000000
-DATA later8by6<>+8(SB)/4, $0x00000000
-DATA later8by6<>+12(SB)/4, $0x00000000
-DATA later8by6<>+16(SB)/4, $0x00010001
-DATA later8by6<>+20(SB)/4, $0x00000000
-DATA later8by6<>+24(SB)/4, $0x00000000
-DATA later8by6<>+28(SB)/4, $0x00000000
-DATA later8by6<>+32(SB)/4, $0x00010001
-DATA later8by6<>+36(SB)/4, $0x00000000
-DATA later8by6<>+40(SB)/4, $0x00000000
-DATA later8by6<>+44(SB)/4, $0x00000000
-DATA later8by6<>+48(SB)/4, $0x00010001
-DATA later8by6<>+52(SB)/4, $0x00000000
-DATA later8by6<>+56(SB)/4, $0x00000000
-DATA later8by6<>+60(SB)/4, $0x00000000
-GLOBL later8by6<>(SB), RODATA|NOPTR, $64
-
 // Turns 8 words by 7, as bytes.
 DATA turn8by7<>+0(SB)/4, $0x01000f0e
 DATA turn8by7<>+4(SB)/4, $0x05040302
@@ -1392,25 +1335,6 @@ DATA turn8by7<>+52(SB)/4, $0x05040302
 DATA turn8by7<>+56(SB)/4, $0x09080706
 DATA turn8by7<>+60(SB)/4, $0x0d0c0b0a
 GLOBL turn8by7<>(SB), RODATA|NOPTR, $64
-
-// Words of 1 where what is turned there comes from behind.
-DATA later8by7<>+0(SB)/4, $0x00000001
-DATA later8by7<>+4(SB)/4, $0x00000000
-DATA later8by7<>+8(SB)/4, $0x00000000
-DATA later8by7<>+12(SB)/4, $0x00000000
-DATA later8by7<>+16(SB)/4, $0x00000001
-DATA later8by7<>+20(SB)/4, $0x00000000
-DATA later8by7<>+24(SB)/4, $0x00000000
-DATA later8by7<>+28(SB)/4, $0x00000000
-DATA later8by7<>+32(SB)/4, $0x00000001
-DATA later8by7<>+36(SB)/4, $0x00000000
-DATA later8by7<>+40(SB)/4, $0x00000000
-DATA later8by7<>+44(SB)/4, $0x00000000
-DATA later8by7<>+48(SB)/4, $0x00000001
-DATA later8by7<>+52(SB)/4, $0x00000000
-DATA later8by7<>+56(SB)/4, $0x00000000
-DATA later8by7<>+60(SB)/4, $0x00000000
-GLOBL later8by7<>(SB), RODATA|NOPTR, $64
 
 // Words 0-15 into both halves of doublewords.
 DATA widenLow<>+0(SB)/4, $0x00000000
@@ -1464,15 +1388,17 @@ TEXT ·keep4AVX512(SB), NOSPLIT, $0-8
 	MOVL $0x7fff7fff, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z15
-	MOVL $0x00010001, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Z16
-	VPBROADCASTD keepBatch_n(DI), Z14
+	VPBROADCASTD keepBatch_below(DI), Z14
 	VPXORD Z13, Z13, Z13
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 	VMOVDQU32 widenLow<>(SB), Z24
 	VMOVDQU32 widenHigh<>(SB), Z25
+	VMOVDQU32 turn4by1<>(SB), Z17
+	VMOVDQU32 turn4by2<>(SB), Z18
+	VMOVDQU32 turn4by3<>(SB), Z19
+	VMOVDQU32 later4by1<>(SB), Z26
+	VMOVDQU32 later4by2<>(SB), Z27
 run:
 	MOVQ $8, R11
 	CMPQ CX, R11
@@ -1485,21 +1411,20 @@ block:
 	VMOVDQU32 (SI), Z0
 	VPANDD Z15, Z0, Z1
 	VPMAXUW Z1, Z13, Z13
-	// one for each that goes before: larger, or equal and behind
-	VPSHUFB turn4by1<>(SB), Z1, Z2
-	VPADDW later4by1<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VMOVDQU16.Z Z16, K2, Z3
-	VPSHUFB turn4by2<>(SB), Z1, Z2
-	VPADDW later4by2<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn4by3<>(SB), Z1, Z2
-	VPADDW later4by3<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPCMPW $5, Z14, Z3, K3
-	KNOTD K3, K4
+	// as in AVX2, but by the sign of a difference: comparisons that set masks hold each other up
+	VPSUBW Z26, Z1, Z7
+	VPSHUFB Z17, Z1, Z3
+	VPSUBW Z3, Z7, Z3
+	VPSRAW $15, Z3, Z3
+	VPSHUFB Z19, Z3, Z6
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z27, Z1, Z7
+	VPSHUFB Z18, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPADDW Z2, Z3, Z3
+	VPCMPW $6, Z14, Z3, K4
+	KNOTD K4, K3
 	KMOVD K4, AX
 	KSHIFTRD $16, K3, K5
 	// squares; of what is not kept again
@@ -1590,15 +1515,17 @@ TEXT ·keep4VBMI2(SB), NOSPLIT, $0-8
 	MOVL $0x7fff7fff, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z15
-	MOVL $0x00010001, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Z16
-	VPBROADCASTD keepBatch_n(DI), Z14
+	VPBROADCASTD keepBatch_below(DI), Z14
 	VPXORD Z13, Z13, Z13
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 	VMOVDQU32 widenLow<>(SB), Z24
 	VMOVDQU32 widenHigh<>(SB), Z25
+	VMOVDQU32 turn4by1<>(SB), Z17
+	VMOVDQU32 turn4by2<>(SB), Z18
+	VMOVDQU32 turn4by3<>(SB), Z19
+	VMOVDQU32 later4by1<>(SB), Z26
+	VMOVDQU32 later4by2<>(SB), Z27
 run:
 	MOVQ $8, R11
 	CMPQ CX, R11
@@ -1611,21 +1538,20 @@ block:
 	VMOVDQU32 (SI), Z0
 	VPANDD Z15, Z0, Z1
 	VPMAXUW Z1, Z13, Z13
-	// one for each that goes before: larger, or equal and behind
-	VPSHUFB turn4by1<>(SB), Z1, Z2
-	VPADDW later4by1<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VMOVDQU16.Z Z16, K2, Z3
-	VPSHUFB turn4by2<>(SB), Z1, Z2
-	VPADDW later4by2<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn4by3<>(SB), Z1, Z2
-	VPADDW later4by3<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPCMPW $5, Z14, Z3, K3
-	KNOTD K3, K4
+	// as in AVX2, but by the sign of a difference: comparisons that set masks hold each other up
+	VPSUBW Z26, Z1, Z7
+	VPSHUFB Z17, Z1, Z3
+	VPSUBW Z3, Z7, Z3
+	VPSRAW $15, Z3, Z3
+	VPSHUFB Z19, Z3, Z6
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z27, Z1, Z7
+	VPSHUFB Z18, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPADDW Z2, Z3, Z3
+	VPCMPW $6, Z14, Z3, K4
+	KNOTD K4, K3
 	KMOVD K4, AX
 	KSHIFTRD $16, K3, K5
 	// squares; of what is not kept again
@@ -1692,15 +1618,23 @@ TEXT ·keep8AVX512(SB), NOSPLIT, $0-8
 	MOVL $0x7fff7fff, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z15
-	MOVL $0x00010001, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Z16
-	VPBROADCASTD keepBatch_n(DI), Z14
+	VPBROADCASTD keepBatch_below(DI), Z14
 	VPXORD Z13, Z13, Z13
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 	VMOVDQU32 widenLow<>(SB), Z24
 	VMOVDQU32 widenHigh<>(SB), Z25
+	VMOVDQU32 turn8by1<>(SB), Z17
+	VMOVDQU32 turn8by2<>(SB), Z18
+	VMOVDQU32 turn8by3<>(SB), Z19
+	VMOVDQU32 turn8by4<>(SB), Z20
+	VMOVDQU32 turn8by5<>(SB), Z21
+	VMOVDQU32 turn8by6<>(SB), Z22
+	VMOVDQU32 turn8by7<>(SB), Z23
+	VMOVDQU32 later8by1<>(SB), Z26
+	VMOVDQU32 later8by2<>(SB), Z27
+	VMOVDQU32 later8by3<>(SB), Z28
+	VMOVDQU32 later8by4<>(SB), Z29
 run:
 	MOVQ $8, R11
 	CMPQ CX, R11
@@ -1713,37 +1647,34 @@ block:
 	VMOVDQU32 (SI), Z0
 	VPANDD Z15, Z0, Z1
 	VPMAXUW Z1, Z13, Z13
-	// one for each that goes before: larger, or equal and behind
-	VPSHUFB turn8by1<>(SB), Z1, Z2
-	VPADDW later8by1<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VMOVDQU16.Z Z16, K2, Z3
-	VPSHUFB turn8by2<>(SB), Z1, Z2
-	VPADDW later8by2<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by3<>(SB), Z1, Z2
-	VPADDW later8by3<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by4<>(SB), Z1, Z2
-	VPADDW later8by4<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by5<>(SB), Z1, Z2
-	VPADDW later8by5<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by6<>(SB), Z1, Z2
-	VPADDW later8by6<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by7<>(SB), Z1, Z2
-	VPADDW later8by7<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPCMPW $5, Z14, Z3, K3
-	KNOTD K3, K4
+	// as in AVX2, but by the sign of a difference: comparisons that set masks hold each other up
+	VPSUBW Z26, Z1, Z7
+	VPSHUFB Z17, Z1, Z3
+	VPSUBW Z3, Z7, Z3
+	VPSRAW $15, Z3, Z3
+	VPSHUFB Z23, Z3, Z6
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z27, Z1, Z7
+	VPSHUFB Z18, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPSHUFB Z22, Z2, Z6
+	VPADDW Z2, Z3, Z3
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z28, Z1, Z7
+	VPSHUFB Z19, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPSHUFB Z21, Z2, Z6
+	VPADDW Z2, Z3, Z3
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z29, Z1, Z7
+	VPSHUFB Z20, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPADDW Z2, Z3, Z3
+	VPCMPW $6, Z14, Z3, K4
+	KNOTD K4, K3
 	KMOVD K4, AX
 	KSHIFTRD $16, K3, K5
 	// squares; of what is not kept again
@@ -1834,15 +1765,23 @@ TEXT ·keep8VBMI2(SB), NOSPLIT, $0-8
 	MOVL $0x7fff7fff, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z15
-	MOVL $0x00010001, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Z16
-	VPBROADCASTD keepBatch_n(DI), Z14
+	VPBROADCASTD keepBatch_below(DI), Z14
 	VPXORD Z13, Z13, Z13
 	MOVL $0xaaaaaaaa, AX
 	KMOVD AX, K1
 	VMOVDQU32 widenLow<>(SB), Z24
 	VMOVDQU32 widenHigh<>(SB), Z25
+	VMOVDQU32 turn8by1<>(SB), Z17
+	VMOVDQU32 turn8by2<>(SB), Z18
+	VMOVDQU32 turn8by3<>(SB), Z19
+	VMOVDQU32 turn8by4<>(SB), Z20
+	VMOVDQU32 turn8by5<>(SB), Z21
+	VMOVDQU32 turn8by6<>(SB), Z22
+	VMOVDQU32 turn8by7<>(SB), Z23
+	VMOVDQU32 later8by1<>(SB), Z26
+	VMOVDQU32 later8by2<>(SB), Z27
+	VMOVDQU32 later8by3<>(SB), Z28
+	VMOVDQU32 later8by4<>(SB), Z29
 run:
 	MOVQ $8, R11
 	CMPQ CX, R11
@@ -1855,37 +1794,34 @@ block:
 	VMOVDQU32 (SI), Z0
 	VPANDD Z15, Z0, Z1
 	VPMAXUW Z1, Z13, Z13
-	// one for each that goes before: larger, or equal and behind
-	VPSHUFB turn8by1<>(SB), Z1, Z2
-	VPADDW later8by1<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VMOVDQU16.Z Z16, K2, Z3
-	VPSHUFB turn8by2<>(SB), Z1, Z2
-	VPADDW later8by2<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by3<>(SB), Z1, Z2
-	VPADDW later8by3<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by4<>(SB), Z1, Z2
-	VPADDW later8by4<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by5<>(SB), Z1, Z2
-	VPADDW later8by5<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by6<>(SB), Z1, Z2
-	VPADDW later8by6<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPSHUFB turn8by7<>(SB), Z1, Z2
-	VPADDW later8by7<>(SB), Z2, Z2
-	VPCMPW $6, Z1, Z2, K2
-	VPADDW Z16, Z3, K2, Z3
-	VPCMPW $5, Z14, Z3, K3
-	KNOTD K3, K4
+	// as in AVX2, but by the sign of a difference: comparisons that set masks hold each other up
+	VPSUBW Z26, Z1, Z7
+	VPSHUFB Z17, Z1, Z3
+	VPSUBW Z3, Z7, Z3
+	VPSRAW $15, Z3, Z3
+	VPSHUFB Z23, Z3, Z6
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z27, Z1, Z7
+	VPSHUFB Z18, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPSHUFB Z22, Z2, Z6
+	VPADDW Z2, Z3, Z3
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z28, Z1, Z7
+	VPSHUFB Z19, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPSHUFB Z21, Z2, Z6
+	VPADDW Z2, Z3, Z3
+	VPSUBW Z6, Z3, Z3
+	VPSUBW Z29, Z1, Z7
+	VPSHUFB Z20, Z1, Z2
+	VPSUBW Z2, Z7, Z2
+	VPSRAW $15, Z2, Z2
+	VPADDW Z2, Z3, Z3
+	VPCMPW $6, Z14, Z3, K4
+	KNOTD K4, K3
 	KMOVD K4, AX
 	KSHIFTRD $16, K3, K5
 	// squares; of what is not kept again

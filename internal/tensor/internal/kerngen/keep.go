@@ -12,6 +12,9 @@ func keepFile(i isa, name string) file {
 	for _, m := range []int{4, 8} {
 		for r := 1; r < m; r++ {
 			t.table(fmt.Sprintf("turn%dby%d", m, r), fmt.Sprintf("Turns %d words by %d, as bytes.", m, r), turnTable(bytes, m, r))
+			if r > m/2 {
+				continue
+			}
 			t.table(fmt.Sprintf("later%dby%d", m, r), "Words of 1 where what is turned there comes from behind.", laterTable(bytes, m, r))
 		}
 	}
@@ -130,15 +133,22 @@ func keep256(t *text, m int) {
 	for h := range 2 {
 		keep := fmt.Sprintf("Y%d", 4+h)
 		t.op("VMOVDQU %d(SI), Y0; VPAND Y15, Y0, Y1; VPMAXUW Y1, Y13, Y13", 32*h)
-		t.note("minus one for each that goes before: larger, or equal and behind")
-		for r := 1; r < m; r++ {
+		t.note("minus one for each that goes before: larger, or equal and behind; of each pair one does, so that turned back the")
+		t.note("same comparison counts for the other, with the opposite sign and one too many")
+		for r := 1; r <= m/2; r++ {
 			to := "Y2"
 			if r == 1 {
 				to = "Y3"
 			}
 			t.op("VPSHUFB turn%dby%d<>(SB), Y1, %s; VPADDW later%dby%d<>(SB), %s, %s; VPCMPGTW Y1, %s, %s", m, r, to, m, r, to, to, to, to)
+			if r < m/2 {
+				t.op("VPSHUFB turn%dby%d<>(SB), %s, Y6", m, m-r, to)
+			}
 			if r > 1 {
 				t.op("VPADDW Y2, Y3, Y3")
+			}
+			if r < m/2 {
+				t.op("VPSUBW Y6, Y3, Y3")
 			}
 		}
 		t.op("VPCMPGTW Y14, Y3, %s", keep)
@@ -164,24 +174,37 @@ func keep256(t *text, m int) {
 func keep512(t *text, m int, isa string) {
 	keepBegin(t, m, isa)
 	t.broadcast(0x7fff7fff, "Z15")
-	t.broadcast(0x00010001, "Z16")
-	t.op("VPBROADCASTD keepBatch_n(DI), Z14; VPXORD Z13, Z13, Z13; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
+	t.op("VPBROADCASTD keepBatch_below(DI), Z14; VPXORD Z13, Z13, Z13; MOVL $0xaaaaaaaa, AX; KMOVD AX, K1")
 	t.op("VMOVDQU32 widenLow<>(SB), Z24; VMOVDQU32 widenHigh<>(SB), Z25")
+	for r := 1; r < m; r++ {
+		t.op("VMOVDQU32 turn%dby%d<>(SB), Z%d", m, r, 16+r)
+	}
+	for r := 1; r <= m/2; r++ {
+		t.op("VMOVDQU32 later%dby%d<>(SB), Z%d", m, r, 25+r)
+	}
 	keepRun(t)
 	t.op("VPXORD Z8, Z8, Z8; VPXORD Z10, Z10, Z10")
 	t.label("block")
 	t.op("PREFETCHT0 4096(SI)")
 	t.op("VMOVDQU32 (SI), Z0; VPANDD Z15, Z0, Z1; VPMAXUW Z1, Z13, Z13")
-	t.note("one for each that goes before: larger, or equal and behind")
-	for r := 1; r < m; r++ {
-		t.op("VPSHUFB turn%dby%d<>(SB), Z1, Z2; VPADDW later%dby%d<>(SB), Z2, Z2; VPCMPW $6, Z1, Z2, K2", m, r, m, r)
+	t.note("as in AVX2, but by the sign of a difference: comparisons that set masks hold each other up")
+	for r := 1; r <= m/2; r++ {
+		to := "Z2"
 		if r == 1 {
-			t.op("VMOVDQU16.Z Z16, K2, Z3")
-		} else {
-			t.op("VPADDW Z16, Z3, K2, Z3")
+			to = "Z3"
+		}
+		t.op("VPSUBW Z%d, Z1, Z7; VPSHUFB Z%d, Z1, %s; VPSUBW %s, Z7, %s; VPSRAW $15, %s, %s", 25+r, 16+r, to, to, to, to, to)
+		if r < m/2 {
+			t.op("VPSHUFB Z%d, %s, Z6", 16+m-r, to)
+		}
+		if r > 1 {
+			t.op("VPADDW Z2, Z3, Z3")
+		}
+		if r < m/2 {
+			t.op("VPSUBW Z6, Z3, Z3")
 		}
 	}
-	t.op("VPCMPW $5, Z14, Z3, K3; KNOTD K3, K4; KMOVD K4, AX; KSHIFTRD $16, K3, K5")
+	t.op("VPCMPW $6, Z14, Z3, K4; KNOTD K4, K3; KMOVD K4, AX; KSHIFTRD $16, K3, K5")
 	t.note("squares; of what is not kept again")
 	t.op("VPERMW.Z Z0, Z24, K1, Z4; VPERMW.Z Z0, Z25, K1, Z5; VMULPS Z4, Z4, Z4; VMULPS Z5, Z5, Z5")
 	t.op("VADDPS Z4, Z8, Z8; VADDPS Z4, Z10, K3, Z10; VADDPS Z5, Z8, Z8; VADDPS Z5, Z10, K5, Z10")
