@@ -47,6 +47,9 @@ const offsetDigits = 24
 // checkBitsAndBytes refuses what the library cannot read.
 func (q QuantizedLinear) checkBitsAndBytes() error {
 	s := q.Scheme
+	if s.Activations != ActivationsKept {
+		return q.refuse("activations %q; the library decides about them by itself: leave activations out of the recipe", s.Activations)
+	}
 	switch s.Kind {
 	case KindLLMInt8:
 		return nil

@@ -57,6 +57,11 @@ func TestBitsAndBytesTensors(t *testing.T) {
 	}
 	other := int8
 	other.Scheme.Kind = KindInt
+	told := int8
+	told.Scheme.Activations = ActivationsInt8Token
+	if err := told.Check(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "leave activations out") {
+		t.Errorf("error %v", err)
+	}
 	if err := other.Check(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "holds NF4, FP4 and LLM.int8") {
 		t.Errorf("error %v", err)
 	}
