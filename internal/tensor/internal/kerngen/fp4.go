@@ -319,9 +319,9 @@ func fp4Blocks512(t *text, v fp4Variant, blocks int) {
 		}
 		scale, inv = append(scale, "fp4Batch_scale"+at), append(inv, "fp4Batch_inv"+at)
 	}
-	each := func(print func(i int)) {
+	each := func(step func(i int)) {
 		for i := range x {
-			print(i)
+			step(i)
 		}
 	}
 	for b := range blocks {
