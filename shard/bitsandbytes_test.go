@@ -28,7 +28,7 @@ func nf4Linear(nested bool) QuantizedLinear {
 
 func TestBitsAndBytesTensors(t *testing.T) {
 	t.Parallel()
-	int8 := QuantizedLinear{Name: "model.layers.0.mlp.up_proj", Rows: 3, Cols: 33, Format: FormatBitsAndBytes, Scheme: Scheme{Kind: KindLLMInt8, Bits: 8}}
+	eight := QuantizedLinear{Name: "model.layers.0.mlp.up_proj", Rows: 3, Cols: 33, Format: FormatBitsAndBytes, Scheme: Scheme{Kind: KindLLMInt8, Bits: 8}}
 	state := len(nf4Linear(true).StateData(0))
 	for name, c := range map[string]struct {
 		q    QuantizedLinear
@@ -38,7 +38,7 @@ func TestBitsAndBytesTensors(t *testing.T) {
 			fmt.Sprintf("weight.quant_state.bitsandbytes__nf4 U8 [%d]", len(nf4Linear(false).StateData(0)))},
 		"nested": {nf4Linear(true), "weight U8 [50 1], weight.absmax U8 [2], weight.quant_map F32 [16], weight.nested_absmax F32 [1], " +
 			"weight.nested_quant_map F32 [256], " + fmt.Sprintf("weight.quant_state.bitsandbytes__nf4 U8 [%d]", state)},
-		"int8": {int8, "weight I8 [3 33], SCB F32 [3], weight_format U8 []"},
+		"int8": {eight, "weight I8 [3 33], SCB F32 [3], weight_format U8 []"},
 	} {
 		tensors, err := c.q.Tensors()
 		if err != nil {
@@ -52,12 +52,12 @@ func TestBitsAndBytesTensors(t *testing.T) {
 			t.Errorf("%s: tensors %v, want %s", name, got, c.want)
 		}
 	}
-	if b := int8.ShapeData(); !bytes.Equal(b, []byte{0}) {
+	if b := eight.ShapeData(); !bytes.Equal(b, []byte{0}) {
 		t.Errorf("weight_format holds %v", b)
 	}
-	other := int8
+	other := eight
 	other.Scheme.Kind = KindInt
-	told := int8
+	told := eight
 	told.Scheme.Activations = ActivationsInt8Token
 	if err := told.Check(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "leave activations out") {
 		t.Errorf("error %v", err)

@@ -45,7 +45,7 @@ type tableBatch struct {
 	runs, blocks int // runs of blocks of 32 elements
 	ahead        int // distance of the prefetch in bytes
 
-	errors, powers [lanes]float32 //nolint:unused // the assembly reads and writes most of these
+	errors, powers [lanes]float32
 
 	inverse [tableRuns]float32
 }

@@ -13,13 +13,10 @@ import (
 // like a float with two zeros.
 func testTables() []*Table4 {
 	var plain, mixed, even, float [16]float32
-	var signs [16]uint8
 	for i, v := range [8]float32{0, 0.0625, 8, 12, 4, 6, 2, 3} {
 		float[i], float[8+i] = v/12, -v/12
 	}
-	for i, c := range [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3} {
-		signs[i] = c
-	}
+	signs := [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3}
 	normal := [16]float32{-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0, 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1}
 	var order, shuffled [16]uint8
 	for i := range 16 {
