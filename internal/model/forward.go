@@ -17,6 +17,28 @@ type Sequence struct {
 	Cache  *Cache // what came before it, and where its keys and values go; nil for neither
 }
 
+// Split cuts a batch between sequences into batches of at most so many tokens, or of one sequence that is longer. They share its
+// activations: what is done to them is done to the batch.
+func (b *Batch) Split(hidden, most int) []*Batch {
+	var parts []*Batch
+	at, begin, first, tokens := 0, 0, 0, 0
+	cut := func(end int) {
+		if end > first {
+			parts = append(parts, &Batch{X: b.X[begin*hidden : at*hidden : at*hidden], Sequences: b.Sequences[first:end]})
+		}
+		begin, first, tokens = at, end, 0
+	}
+	for i, s := range b.Sequences {
+		if tokens > 0 && s.Tokens > most-tokens {
+			cut(i)
+		}
+		at += s.Tokens
+		tokens += s.Tokens
+	}
+	cut(len(b.Sequences))
+	return parts
+}
+
 // Forward replaces the activations of a batch by what the block makes of them, and adds keys and values to the caches.
 func (b *Block) Forward(ctx context.Context, batch *Batch) error {
 	s, e := b.Spec, &b.m.engine

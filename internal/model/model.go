@@ -112,6 +112,9 @@ func (m *Model) plain(name string, t shard.Tensor) shard.Linear {
 // Blocks returns the number of decoder blocks.
 func (m *Model) Blocks() int { return m.Config.Layers }
 
+// Kernels returns what the model computes with, and how many threads it may use.
+func (m *Model) Kernels() (k *tensor.Kernels, threads int) { return m.engine.kernels, m.engine.threads }
+
 // CheckVocabulary refuses a tokenizer that can give tokens which the model has no embedding for. Size is its largest token and one.
 func (m *Model) CheckVocabulary(size int) error {
 	if size > m.Config.Vocabulary {
@@ -133,6 +136,11 @@ func (m *Model) Keep(ctx context.Context) error {
 	head, err := m.Head(ctx)
 	if err != nil {
 		return err
+	}
+	if s, ok := head.l.w.(*stored); ok && s.raw == nil {
+		if err := s.load(ctx); err != nil {
+			return err
+		}
 	}
 	m.kept, m.head = kept, head
 	return nil
