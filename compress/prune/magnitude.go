@@ -311,7 +311,7 @@ func (e *magnitudeRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 			data = s.work
 		}
 		dst.Power[row] = tensor.SumSquares(s.x)
-		cut, ties := e.cut, e.cut.ties
+		cut, ties := e.cut, int64(0)
 		if e.scheme.Pattern == compress.PatternRow {
 			cut = cutRow(s.keys, s.x, e.drop)
 			ties = cut.ties
@@ -320,8 +320,6 @@ func (e *magnitudeRows) Rows(dst *compress.Encoded, p compress.Panel) error {
 			if e.tieEnd-at < e.linear.Cols {
 				ties = e.tiesBefore(s.x[:e.tieEnd-at])
 			}
-		} else {
-			ties = 0
 		}
 		kept := keep(dst.Data[0][row*per:][:per], s.kept, data, s.x, cut.key, ties, size)
 		n += copy(dst.Data[1][n:], s.kept[:kept])

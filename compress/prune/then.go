@@ -74,7 +74,7 @@ func (m *chain) Prepare(ctx context.Context, group []compress.Weights, o compres
 		return nil, err
 	}
 	left := make([]compress.Weights, len(group))
-	out := make([]compress.RowEncoder, len(group))
+	rows := make([]*chainRows, len(group))
 	for i, w := range group {
 		l := w.Linear()
 		layout, err := m.first.Layout(l)
@@ -88,17 +88,19 @@ func (m *chain) Prepare(ctx context.Context, group []compress.Weights, o compres
 		if err != nil {
 			return nil, err
 		}
-		out[i] = &chainRows{pruned: p, scheme: next.Scheme}
+		rows[i] = &chainRows{pruned: p, scheme: next.Scheme}
 	}
 	encoders, err := m.next.Prepare(ctx, left, o)
 	if err != nil {
 		return nil, err
 	}
-	if len(encoders) != len(out) {
-		return nil, fmt.Errorf("encode %s: method %s prepared %d encoders for %d linears", group[0].Linear().Name, m.next.Name(), len(encoders), len(out))
+	if len(encoders) != len(rows) {
+		return nil, fmt.Errorf("encode %s: method %s prepared %d encoders for %d linears", group[0].Linear().Name, m.next.Name(), len(encoders), len(rows))
 	}
+	out := make([]compress.RowEncoder, len(group))
 	for i, e := range encoders {
-		out[i].(*chainRows).next = e
+		rows[i].next = e
+		out[i] = rows[i]
 	}
 	return out, nil
 }

@@ -8,10 +8,10 @@ import "golang.org/x/sys/cpu"
 type keepBatch struct {
 	src, mask, kept *byte
 	blocks          int
-	step            int     // bytes that are kept of 8 columns
-	below           uint32  // the most that the count comes to for a column that is not kept, twice 16 bits
-	bad             uint32  // set unless all are finite
-	error, power    float64 //nolint:unused // the assembly writes them
+	step            int    // bytes that are kept of 8 columns
+	below           uint32 // the most that the count comes to for a column that is not kept, twice 16 bits
+	bad             uint32 // set unless all are finite
+	error, power    float64
 }
 
 // keepOver is how much the assembly may write behind what is kept of a row: it stores 16 or 64 bytes at a time.
