@@ -29,7 +29,8 @@ type Config struct {
 	ExpertsPerToken int
 	NormalizeTop    bool // weights of the chosen experts add up to 1
 	Rotary          Rotary
-	Windows         []int // by block: positions that a token sees, itself included; 0 for all before it
+	Windows         []int    // by block: positions that a token sees, itself included; 0 for all before it
+	Ignored         []string // what quantization_config asks of engines and the forward pass does not do
 }
 
 // fields gives typed members of a JSON object. The first mistake is kept, so that it is asked for once.
@@ -165,6 +166,7 @@ func parseConfig(raw json.RawMessage) (Config, *family, error) {
 	if s := c.Rotary; s.Factor > 1 {
 		c.Context = max(c.Context, int(math.Min(s.Factor*float64(s.Original), maxSize)))
 	}
+	c.Ignored = ignored(f)
 	if fam.more != nil {
 		fam.more(f, &c)
 	}
