@@ -63,7 +63,8 @@ counts once, after at least window - stride others.
 The model runs block by block, so it need not fit into memory. Arithmetic is
 float32 whatever the weights' type, also where the checkpoint tells engines to quantize
 activations, which is said then. Runs Llama 2 and 3, Mistral, Qwen2, Qwen3 and
-Qwen3-MoE, in 16 or 32 bits or FP8, and results of the format dense.`,
+Qwen3-MoE, in 16 or 32 bits, FP8 or integers as compressed-tensors stores them; of
+results the formats dense, float-quantized, int-quantized and pack-quantized.`,
 		Example: `  shardpress eval --model ./Llama-3.1-8B --text wiki.test.raw
   shardpress eval --model ./Llama-3.1-8B-w4a16 --text held-out.txt --window 512 --stride 256 --json`,
 		Args: cobra.NoArgs,
@@ -138,12 +139,10 @@ func evaluate(ctx context.Context, f evalFlags, w io.Writer) (*evaluation, error
 	}
 	e := &evaluation{Model: f.model, Text: f.text, Ignored: m.Config.Ignored, BOS: len(tokens) > 0 && tokens[0] == tok.Special().BOS}
 	for _, t := range ck.Manifest.Tensors {
-		n := int64(1)
-		for _, d := range t.Shape {
-			n *= d
-		}
-		e.Parameters += n
 		e.Bytes += t.Length
+	}
+	if e.Parameters, err = m.Parameters(ctx); err != nil {
+		return nil, err
 	}
 	e.BitsPerWeight = 8 * float64(e.Bytes) / float64(max(e.Parameters, 1))
 	if e.Bytes < keepBelow {

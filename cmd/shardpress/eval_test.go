@@ -83,3 +83,28 @@ func TestEvalRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestEvalCompressed judges results as they are stored. The figures are transformers' 4.57.6 with compressed-tensors, in float32 and over the
+// same windows.
+func TestEvalCompressed(t *testing.T) {
+	t.Parallel()
+	text := heldOut(t)
+	for recipe, want := range map[string]float64{"w4a16-rtn": 1.9982772, "w3a16-rtn": 2.1337879} {
+		t.Run(recipe, func(t *testing.T) {
+			t.Parallel()
+			out := filepath.Join(t.TempDir(), "out")
+			mustCall(t, "compress", "--model", story, "--recipe", recipe, "--out", out)
+			var have struct {
+				Perplexity, NLL float64
+				Parameters      int64
+			}
+			said := mustCall(t, "eval", "--model", out, "--text", text, "--window", "64", "--stride", "32", "--json")
+			if err := json.Unmarshal([]byte(said), &have); err != nil {
+				t.Fatal(err)
+			}
+			if math.Abs(have.Perplexity-want) > 1e-4 || have.Parameters != 1967872 {
+				t.Errorf("want perplexity %v: %s", want, said)
+			}
+		})
+	}
+}

@@ -15,7 +15,7 @@ import (
 type Options struct {
 	Kernels *tensor.Kernels // nil for the fastest
 	Threads int             // less than two: one
-	Reader  Reader          // of linears that are not plain floats; nil if there are none
+	Reader  Reader          // of linears that are not plain floats; nil for one of integers in the formats of compressed-tensors
 }
 
 // Model is an opened checkpoint of a known family. It holds no weights but those of kept blocks, and may be used by many goroutines.
@@ -47,6 +47,15 @@ func Open(ck *shard.Checkpoint, o Options) (*Model, error) {
 		m.engine.kernels = tensor.Detect()
 	}
 	manifest := ck.Manifest
+	if m.reader == nil {
+		r, err := newIntegers(ck)
+		if err != nil {
+			return nil, fmt.Errorf("open model: %w", err)
+		}
+		if r != nil {
+			m.reader = r
+		}
+	}
 	if m.reader == nil {
 		if err := manifest.CheckSource(); err != nil {
 			return nil, fmt.Errorf("open model: %w", err)
@@ -184,6 +193,34 @@ func (m *Model) Embed(ctx context.Context, sequences ...[]int) (*Batch, error) {
 		}
 	}
 	return b, nil
+}
+
+// Parameters counts the weights of the model, those of encoded linears as what they decode to.
+func (m *Model) Parameters(ctx context.Context) (int64, error) {
+	total := int64(0)
+	for _, t := range m.ck.Manifest.Tensors {
+		module, leaf := t.Name, ""
+		if i := strings.LastIndexByte(t.Name, '.'); i >= 0 {
+			module, leaf = t.Name[:i], t.Name[i+1:]
+		}
+		switch leaf {
+		case "weight_packed":
+			l, _, err := m.linear(ctx, module, false)
+			if err != nil {
+				return 0, err
+			}
+			if l != nil {
+				total += int64(l.rows) * int64(l.cols)
+			}
+		case "weight", "bias":
+			n := int64(1)
+			for _, d := range t.Shape {
+				n *= d
+			}
+			total += n
+		}
+	}
+	return total, nil
 }
 
 // Forward runs all blocks over a batch, each loaded when its turn comes and dropped after it unless it is kept.
