@@ -52,8 +52,17 @@ type Options struct {
 	// PanelRows is how many rows Prepare asks for at a time, 0 for a bound on bytes. It never
 	// changes what comes out.
 	PanelRows int
+	// Alive is called by work that takes long without reading or giving anything, at least every few seconds. nil: nobody asks.
+	Alive func()
 	// Seed is already derived from the recipe's seed, the purpose and the tensor's name.
 	Seed uint64
+}
+
+// Beat calls Alive, if there is somebody to tell.
+func (o Options) Beat() {
+	if o.Alive != nil {
+		o.Alive()
+	}
 }
 
 // RowsPerPanel is how many rows of l a pass over its weights should ask for.

@@ -179,10 +179,12 @@ func leastSquares(ctx context.Context, k *tensor.Kernels, w compress.Weights, le
 		for i := range rank {
 			factored[i*rank+i] += ridge
 		}
+		o.Beat()
 		if k.Cholesky64(1, rank, factored, rank) < 0 {
 			break // at the latest when the ridge is as large as everything else
 		}
 	}
+	o.Beat()
 	linalg.Solve(k, 1, rank, cols, factored, right)
 	for i, v := range right {
 		out[i] = float32(v)

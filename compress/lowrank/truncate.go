@@ -61,7 +61,7 @@ func truncateTall(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 		return nil, err
 	}
 	tensor.Mirror(n, gram, n)
-	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed)
+	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed, o.Beat)
 	if err != nil {
 		return nil, err
 	}
@@ -105,12 +105,13 @@ func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 			}
 		}
 		k.SYRK64(1, n, m, chunk, n, gram, n, true)
+		o.Beat()
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 	}
 	tensor.Mirror(n, gram, n)
-	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed)
+	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed, o.Beat)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +126,7 @@ func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 	rows := make([]float32, panel*cols)
 	for from := 0; from < n; from += panel {
 		m := min(panel, n-from)
+		o.Beat()
 		tensor.ToFloat32(rows[:m*cols], raw[from*cols*size:], d)
 		k.GEMM(1, true, false, rank, cols, m, basis[from*rank:], rank, rows, cols, right, cols, true)
 	}

@@ -142,7 +142,7 @@ func TestDominant(t *testing.T) {
 						least += value(i) * value(i)
 					}
 				}
-				s, err := Dominant(t.Context(), k, 1, n, rank, g, 7)
+				s, err := Dominant(t.Context(), k, 1, n, rank, g, 7, func() {})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -178,7 +178,7 @@ func TestDominantBits(t *testing.T) {
 			continue // not this machine's
 		}
 		for _, threads := range []int{1, 3} {
-			s, err := Dominant(t.Context(), k, threads, n, rank, g, 9)
+			s, err := Dominant(t.Context(), k, threads, n, rank, g, 9, func() {})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -22,7 +22,7 @@ const (
 	// enough is the estimated excess at which Dominant stops. The estimate is rough, and what is promised is 1e-3.
 	enough = 4e-4
 	// maxProducts bounds the work where nothing converges.
-	maxProducts = 60
+	maxProducts = 400
 	// maxDegree and maxGrowth bound a filter: what it amplifies by more than that drowns what it amplifies less in rounding.
 	maxDegree = 10
 	maxGrowth = 1e12
@@ -36,8 +36,9 @@ const (
 // It iterates a block of rank vectors with Chebyshev filters of degree adapted to the spectrum (Zhou, Saad et al. 2006): what lies
 // below the smallest Ritz value, all of it unwanted, is damped, and the rest grows the faster the larger it is. The subspace need not come apart into
 // eigenvectors for that, so no eigenvalue problem is solved: that value is bisected by trial factorisations. All but a few per cent of the work
-// are products of n × n by n × rank. seed decides the start.
-func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []float64, seed uint64) (*Subspace, error) {
+// are products of n × n by n × rank. seed decides the start. beat is
+// called between products, for whoever watches that something goes on.
+func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []float64, seed uint64, beat func()) (*Subspace, error) {
 	s := &Subspace{}
 	for i := range n {
 		s.Total += g[i*n+i]
@@ -56,6 +57,7 @@ func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []
 	}
 	multiply := func(dst, src []float64) error {
 		s.Products++
+		beat()
 		k.GEMM64(threads, false, false, n, rank, n, g, n, src, rank, dst, rank, false)
 		return ctx.Err()
 	}
@@ -82,8 +84,9 @@ func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []
 			s.Basis = q
 			return s, nil
 		}
+		beat()
 		top := largest(h, rank)
-		low := smallest(k, threads, rank, h, trial, top)
+		low := smallest(k, threads, rank, h, trial, top, beat)
 		half := low / 2
 		// q is T₀, y becomes T₁ = (G − half)/half·q; each step T₂ = 2·(G − half)/half·T₁ − T₀ takes T₀'s place.
 		for i, v := range q {
@@ -95,6 +98,7 @@ func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []
 			}
 			k.GEMM64(threads, false, false, n, rank, n, g, n, y, rank, q, rank, true)
 			s.Products++
+			beat()
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -103,6 +107,7 @@ func Dominant(ctx context.Context, k *tensor.Kernels, threads, n, rank int, g []
 			}
 			q, y = y, q
 		}
+		beat()
 		Orthonormal(k, threads, n, rank, y, q)
 	}
 }
@@ -168,13 +173,14 @@ func largest(h []float64, n int) float64 {
 
 // smallest finds the smallest eigenvalue of h, n × n, from below and to a tenth of itself: h less a multiple of the identity has a Cholesky
 // factor as long as that is smaller. It is at least a tiny part of top, so that filters have a range to damp.
-func smallest(k *tensor.Kernels, threads, n int, h, trial []float64, top float64) float64 {
+func smallest(k *tensor.Kernels, threads, n int, h, trial []float64, top float64, beat func()) float64 {
 	least := h[0]
 	for i := range n {
 		least = min(least, h[i*n+i]) // no eigenvalue is larger than every entry of the diagonal
 	}
 	floor := top * 1e-11
 	definite := func(shift float64) bool {
+		beat()
 		copy(trial, h)
 		for i := range n {
 			trial[i*n+i] -= shift

@@ -21,8 +21,7 @@ func TestSilentPassIsAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.spec.Params = raw
-	var first, silent int
-	var total int64
+	first, silent, total := 0, 0, int64(0)
 	j.env.Progress = func(n int64) {
 		if total += n; n == 0 {
 			silent++
@@ -36,5 +35,35 @@ func TestSilentPassIsAlive(t *testing.T) {
 	}
 	if silent != 8 || first != silent || total != j.layout.SourceBytes {
 		t.Errorf("%d signs of life without bytes, %d of them first, and %d bytes of %d", silent, first, total, j.layout.SourceBytes)
+	}
+}
+
+// TestLongWorkIsAlive counts the signs of life of a method that computes for long between reading and giving: a worker takes silence for death.
+func TestLongWorkIsAlive(t *testing.T) {
+	t.Parallel()
+	ck := sparse(t, 48, 128, nil)
+	j := newMatrixTask(t, ck, FormatPack, hashOnly)
+	var p EncodeParams
+	if err := json.Unmarshal(j.spec.Params, &p); err != nil {
+		t.Fatal(err)
+	}
+	e := &p.Items[0].Encode[0]
+	e.Method, e.At, e.Params, e.Format = "svd", 1, json.RawMessage(`{"by":"rank","rank":9}`), FormatDense
+	raw, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.spec.Params = raw
+	silent := 0
+	j.env.Progress = func(n int64) {
+		if n == 0 {
+			silent++
+		}
+	}
+	if _, err := (Encode{}).Run(t.Context(), j.spec, j.env); err != nil {
+		t.Fatal(err)
+	}
+	if silent < 10 { // a matrix of one panel is read twice
+		t.Errorf("%d signs of life", silent)
 	}
 }

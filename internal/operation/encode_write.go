@@ -173,7 +173,7 @@ func (j *encodeJob) each(ctx context.Context, x EncodedLayout, emit func(*compre
 
 // prepare makes the encoder of a linear. Linears that share are prepared together, and once as long as they follow each other.
 func (j *encodeJob) prepare(ctx context.Context, x EncodedLayout, src *weights, rows int) (compress.RowEncoder, error) {
-	o := compress.Options{Kernel: j.env.Kernel, PanelRows: rows, Seed: x.Seed}
+	o := compress.Options{Kernel: j.env.Kernel, PanelRows: rows, Seed: x.Seed, Alive: func() { j.env.Progress(0) }}
 	if len(x.Share) == 0 {
 		enc, err := x.Method.Prepare(ctx, []compress.Weights{src}, o)
 		if err != nil {
