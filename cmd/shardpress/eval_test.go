@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -104,6 +105,20 @@ func TestEvalCompressed(t *testing.T) {
 			}
 			if math.Abs(have.Perplexity-want) > 1e-4 || have.Parameters != 1967872 {
 				t.Errorf("want perplexity %v: %s", want, said)
+			}
+			// Codes of another width than config.json says are refused, not misread.
+			config := filepath.Join(out, "config.json")
+			raw, err := os.ReadFile(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw = regexp.MustCompile(`("num_bits":\s*)\d`).ReplaceAll(raw, []byte("${1}5"))
+			if err := os.WriteFile(config, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out2, errs bytes.Buffer
+			if code := run([]string{"eval", "--model", out, "--text", text}, &out2, &errs); code != exitInvalid || !strings.Contains(errs.String(), "num_bits") {
+				t.Errorf("exit code %d: %s%s", code, out2.String(), errs.String())
 			}
 		})
 	}
