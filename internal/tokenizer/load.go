@@ -20,9 +20,10 @@ type config struct {
 	EOS     json.RawMessage `json:"eos_token"`
 	Unknown json.RawMessage `json:"unk_token"`
 	Pad     json.RawMessage `json:"pad_token"`
+	Chat    json.RawMessage `json:"chat_template"`
 }
 
-// Load reads tokenizer.json of a checkpoint's directory, and tokenizer_config.json if it is there. An error names the file.
+// Load reads tokenizer.json of a checkpoint's directory, and tokenizer_config.json and chat_template.jinja if they are there. An error names the file.
 func Load(dir fs.FS) (*Tokenizer, error) {
 	data, err := read(dir, "tokenizer.json")
 	if err != nil {
@@ -33,14 +34,18 @@ func Load(dir fs.FS) (*Tokenizer, error) {
 		return nil, fmt.Errorf("read tokenizer.json: %w", err)
 	}
 	data, err = read(dir, "tokenizer_config.json")
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
+	if err == nil {
+		if err := t.configure(data); err != nil {
+			return nil, fmt.Errorf("read tokenizer_config.json: %w", err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err := t.configure(data); err != nil {
-		return nil, fmt.Errorf("read tokenizer_config.json: %w", err)
+	data, err = read(dir, "chat_template.jinja") // counts before the other, as in transformers
+	if err == nil {
+		t.chat = string(data)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	return t, nil
 }
@@ -77,6 +82,10 @@ func (t *Tokenizer) configure(data []byte) error {
 			return fmt.Errorf("%s: %w", s.key, err)
 		}
 		*s.into = id
+	}
+	var err error
+	if t.chat, err = chatTemplate(c.Chat); err != nil {
+		return fmt.Errorf("chat_template: %w", err)
 	}
 	if c.Class != "LlamaTokenizer" && c.Class != "LlamaTokenizerFast" {
 		return nil

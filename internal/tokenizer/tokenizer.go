@@ -15,6 +15,7 @@ type Tokenizer struct {
 	decode    decoder // nil: tokens are joined by spaces
 
 	special Special
+	chat    string // the source of the chat template; empty: none
 }
 
 // Special names the ids that tokenizer_config.json gives a meaning to; -1 where there is none.
