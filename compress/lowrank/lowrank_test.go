@@ -242,6 +242,25 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
+	if _, err := then(t, lorc(t, 25), rtn(t, 4)).Layout(l); !errors.Is(err, compress.ErrInvalid) || strings.Contains(err.Error(), "by=") {
+		t.Errorf("lorc has no parameter by: %v", err)
+	}
+	for _, dtype := range []string{"BF16", "F32"} {
+		huge := make([]float64, 24*32)
+		for i := range huge {
+			huge[i] = 1e37 * float64(i%7)
+		}
+		huge[5*32+3] = 3e38
+		in := methodtest.NewInput("huge", dtype, 32, huge)
+		w, err := compress.NewWeights(in.Linear, in.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = compress.Encode(t.Context(), lplr(t, byRank(8)), w, compress.Options{}, func(*compress.Encoded) error { return nil })
+		if !errors.Is(err, compress.ErrInvalid) || !strings.Contains(err.Error(), "3e+38") || strings.Contains(err.Error(), "repair") {
+			t.Errorf("%s: a sketch beyond float32: %v", dtype, err)
+		}
+	}
 	grouped, err := quantize.NewRTN(quantize.RTNParams{Bits: 4, Symmetric: true, Strategy: compress.StrategyGroup, Group: 32})
 	if err != nil {
 		t.Fatal(err)

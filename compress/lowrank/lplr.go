@@ -102,7 +102,7 @@ func (m *LPLR) prepare(ctx context.Context, w compress.Weights, k *tensor.Kernel
 		return nil, err
 	}
 	rows, cols, rank := int(l.Rows), int(l.Cols), int(rank64)
-	total := 0.0
+	total, largest := 0.0, float32(0)
 	sketch := make([]float32, cols*rank)
 	random := linalg.NewNoise(o.Seed)
 	for i := range sketch {
@@ -113,6 +113,7 @@ func (m *LPLR) prepare(ctx context.Context, w compress.Weights, k *tensor.Kernel
 		k.GEMM(1, false, false, p.Rows, rank, cols, x, cols, sketch, rank, left[int(p.Row)*rank:], rank, false)
 		for _, v := range x {
 			total += float64(float64(v) * float64(v))
+			largest = max(largest, v, -v)
 		}
 		return nil
 	})
@@ -121,8 +122,12 @@ func (m *LPLR) prepare(ctx context.Context, w compress.Weights, k *tensor.Kernel
 	}
 	// The sketch has columns of about the norm of the weights; balance as for factors, by a power of two.
 	_, down := balance(total, false)
-	for i := range left {
-		left[i] *= down
+	for i, v := range left {
+		if v-v != 0 { // the weights are finite, their sums need not be
+			return nil, compress.Invalidf("encode %s: weights up to %.3g, sums of which are beyond float32: use method svd, or put the linear on the recipe's ignore list",
+				l.Name, largest)
+		}
+		left[i] = v * down
 	}
 	leftLinear, err := factor(l, "left", l.Rows, rank64)
 	if err != nil {

@@ -58,7 +58,7 @@ func (r Rank) of(l compress.Linear) (int64, error) {
 		return min(max(n, 1), full), nil
 	}
 	if r.Rank > full {
-		return 0, compress.Invalidf("encode %s: rank %d of a matrix of %d × %d: its full rank is %d; use rank=%d or less, or by=ratio",
+		return 0, compress.Invalidf("encode %s: rank %d of a matrix of %d × %d: its full rank is %d; use rank=%d or less",
 			l.Name, r.Rank, l.Rows, l.Cols, full, full)
 	}
 	return r.Rank, nil
