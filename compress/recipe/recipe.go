@@ -246,9 +246,11 @@ func (r *Recipe) Format() string {
 }
 
 func (r *Recipe) format() (string, error) {
-	if f := r.Output.Format; f != "" {
+	if f := r.Output.Format; f == FormatMixed {
+		return f, r.validateMixed()
+	} else if f != "" {
 		for i := range r.Steps {
-			if known := r.stepFormats(i); f != FormatMixed && !slices.Contains(known, f) {
+			if known := r.stepFormats(i); !slices.Contains(known, f) {
 				return "", r.errorf("output.format", "output format %s cannot hold what step %d makes with method %s: choose %s", f, i, r.Steps[i].Method, strings.Join(known, " or "))
 			}
 		}
@@ -269,6 +271,24 @@ func (r *Recipe) format() (string, error) {
 		}
 	}
 	return format, nil
+}
+
+// validateMixed refuses steps that cannot be in a result of several formats of compressed-tensors. Decoded weights can, but not alone.
+func (r *Recipe) validateMixed() error {
+	held := false
+	for i := range r.Steps {
+		switch f := r.stepFormat(i); {
+		case mixes(f):
+			held = true
+		case f != FormatDense:
+			return r.errorf("output.format", "output format %s cannot hold what step %d makes with method %s: choose %s",
+				FormatMixed, i, r.Steps[i].Method, strings.Join(r.stepFormats(i), " or "))
+		}
+	}
+	if !held {
+		return r.errorf("output.format", "output format %s has no step that a format of compressed-tensors holds: choose %s", FormatMixed, strings.Join(r.stepFormats(0), " or "))
+	}
+	return nil
 }
 
 // mixes reports whether a format can stand beside others in one result.
@@ -302,10 +322,14 @@ func (r *Recipe) stepFormats(i int) []string {
 
 // stepFormat is the format of a step's linears.
 func (r *Recipe) stepFormat(i int) string {
-	if f := r.Output.Format; f != "" && f != FormatMixed {
+	f, known := r.Output.Format, r.stepFormats(i)
+	if f != "" && f != FormatMixed {
 		return f
 	}
-	if known := r.stepFormats(i); len(known) > 0 {
+	if at := slices.IndexFunc(known, mixes); f == FormatMixed && at >= 0 {
+		return known[at] // a method may prefer another family
+	}
+	if len(known) > 0 {
 		return known[0]
 	}
 	return ""
