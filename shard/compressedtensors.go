@@ -77,6 +77,9 @@ func (q QuantizedLinear) groups() int64 {
 // checkInt refuses integer codes that the format cannot hold.
 func (q QuantizedLinear) checkInt() error {
 	s, f, refuse := q.Scheme, q.Format, q.refuse
+	if s.Kind == "affine" {
+		return refuse("zero points that are floats; choose whole ones (zeros: int), or format shardpress or dense")
+	}
 	if s.Kind != KindInt {
 		return refuse("it holds integer codes, not a scheme of kind %s", s.Kind)
 	}
