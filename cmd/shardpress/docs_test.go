@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -117,7 +118,7 @@ func generated(t *testing.T) string {
 			case len(p.Choices) > 0:
 				takes = "`" + strings.Join(p.Choices, "`, `") + "`"
 			case p.Min != 0 || p.Max != 0:
-				takes = fmt.Sprintf("%s from %v to %.0f", p.Kind, p.Min, p.Max)
+				takes = fmt.Sprintf("%s from %s to %s", p.Kind, strconv.FormatFloat(p.Min, 'f', -1, 64), strconv.FormatFloat(p.Max, 'f', -1, 64))
 			}
 			if p.When != "" {
 				takes += fmt.Sprintf(", with `%s: %s`", p.When, p.Is)

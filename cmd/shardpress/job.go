@@ -79,14 +79,16 @@ func loadRecipe(name string, set []string) (*recipe.Recipe, error) {
 			return nil, &usageError{fmt.Errorf("read recipe: %w", ferr)}
 		}
 	}
-	for _, kv := range set {
+	overrides := make([][2]string, len(set))
+	for i, kv := range set {
 		key, value, ok := strings.Cut(kv, "=")
 		if !ok {
 			return nil, &usageError{fmt.Errorf("--set %s: want key=value", kv)}
 		}
-		if err := r.Set(strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
-			return nil, fmt.Errorf("--%w", err) // "--set group=32: ..."
-		}
+		overrides[i] = [2]string{strings.TrimSpace(key), strings.TrimSpace(value)}
+	}
+	if err := r.SetAll(overrides); err != nil {
+		return nil, fmt.Errorf("--%w", err) // "--set group=32: ..."
 	}
 	return r, r.Validate()
 }

@@ -85,10 +85,26 @@ func TestSetKVCache(t *testing.T) {
 			t.Errorf("%s=%s: %v", good[0], good[1], err)
 		}
 	}
-	if got := canonical(t, r); !strings.Contains(got, `"kv_cache":{"bits":8,"type":"int","strategy":"token","dynamic":true}`) {
-		t.Error(got)
-	}
 	if err := r.Set("output.format", "dense"); err == nil {
 		t.Error("dense takes it")
+	}
+	for _, order := range [][][2]string{
+		{{"kv_cache.strategy", "group"}, {"kv_cache.group", "32"}},
+		{{"kv_cache.group", "32"}, {"kv_cache.strategy", "group"}},
+	} {
+		both, err := recipe.Parse("f.yaml", []byte(kvStep))
+		if err == nil {
+			err = both.SetAll(order)
+		}
+		if err != nil || !strings.Contains(canonical(t, both), `"strategy":"group","group":32`) {
+			t.Errorf("%v: %v", order, err)
+		}
+		bad := append([][2]string{{"bits", "99"}}, order...)
+		if err := both.SetAll(bad); !errors.Is(err, compress.ErrInvalid) || !strings.Contains(err.Error(), "bits") {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	if got := canonical(t, r); !strings.Contains(got, `"kv_cache":{"bits":8,"type":"int","strategy":"token","dynamic":true}`) {
+		t.Error(got)
 	}
 }

@@ -22,12 +22,23 @@ import (
 // commas. When an override takes the meaning of another parameter away (strategy=channel that of group), that
 // one is dropped. The recipe stays as it was when Set fails.
 func (r *Recipe) Set(key, value string) error {
+	return r.SetAll([][2]string{{key, value}})
+}
+
+// SetAll overrides several values, each a key and what Set takes for it, of which one may have a meaning only with another
+// (group=32 with strategy=group): what they come to together has to be valid, in any order but for a key that is given
+// twice. The recipe stays as it was when SetAll fails.
+func (r *Recipe) SetAll(overrides [][2]string) error {
 	c := r.clone()
-	if err := c.set(key, value); err != nil {
-		return compress.Invalidf("set %s=%s: %w", key, value, err)
+	var all []string
+	for _, o := range overrides {
+		all = append(all, o[0]+"="+o[1])
+		if err := c.set(o[0], o[1]); err != nil {
+			return compress.Invalidf("set %s=%s: %w", o[0], o[1], err)
+		}
 	}
 	if err := c.Validate(); err != nil {
-		return compress.Invalidf("set %s=%s: %w", key, value, err)
+		return compress.Invalidf("set %s: %w", strings.Join(all, " --set "), err)
 	}
 	*r = *c
 	return nil
