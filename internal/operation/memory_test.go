@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/shardpress/shardpress/shard"
@@ -74,6 +75,8 @@ func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what
 		prune.Format, prune.Then = FormatPack, &NextMethod{Method: "rtn", At: 1, Params: json.RawMessage(`{"bits":4}`)}
 		items["then "+params] = Item{Encode: []EncodeLinear{prune}}
 	}
+	// A collection empties the pools that buffers wait in, and what is then made anew would count twice.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for name, item := range items {
 		allocated := func(j *matrixTask) int64 {
 			var before, after runtime.MemStats
@@ -82,6 +85,9 @@ func TestWideRowsAreCounted(t *testing.T) { //nolint:paralleltest // counts what
 				t.Fatalf("%s: %v", name, err)
 			}
 			runtime.ReadMemStats(&after)
+			if after.HeapAlloc > 1<<30 {
+				runtime.GC()
+			}
 			return int64(after.TotalAlloc - before.TotalAlloc)
 		}
 		small, large := wide(t, narrow, item), wide(t, wider, item)
