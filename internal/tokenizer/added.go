@@ -47,9 +47,10 @@ func newAdded(list []addedToken, m *bpe, n normalizer) (*added, error) {
 		if _, twice := a.ids[t.Content]; twice {
 			return nil, invalidf("token %q is there twice", t.Content)
 		}
-		id, known := int64(m.vocab[t.Content]), false
-		if _, known = m.vocab[t.Content]; !known {
-			id = next
+		id := next
+		own, known := m.vocab[t.Content]
+		if known {
+			id = int64(own)
 		}
 		if *t.ID != id {
 			return nil, invalidf("token %q has id %d; by its place it would get %d", t.Content, *t.ID, id)
@@ -170,7 +171,9 @@ func (m *matcher) split(text string, each func(part string, offset int, id int32
 			if done < start {
 				each(text[done:start], done, -1)
 			}
-			each(text[min(start, stop):stop], start, id)
+			if start < stop { // else the token before has taken it as its white space
+				each(text[start:stop], start, id)
+			}
 			done = stop
 		}
 	}

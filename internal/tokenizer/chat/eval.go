@@ -169,7 +169,7 @@ func slice(x expr, bounds [3]expr) expr {
 		}
 		var list []any
 		var runes []rune
-		length := 0
+		var length int
 		switch v := v.(type) {
 		case []any:
 			list, length = v, len(v)
