@@ -40,7 +40,7 @@ func factorLayout(l compress.Linear, rank int64, next compress.Method) (compress
 	}
 	for _, c := range append(a.Components, b.Components...) {
 		if c.Ragged {
-			return none, compress.Invalidf("encode %s: factors cannot be encoded by %s, whose %s vary in size from row to row", l.Name, next.Name(), c.Name)
+			return none, compress.Invalidf("encode %s: factors cannot be encoded by %s, whose %s vary in size from row to row: choose another method, such as rtn with strategy: channel", l.Name, next.Name(), c.Name)
 		}
 	}
 	s := compress.Factors{Rank: rank, Left: a.Scheme, Right: b.Scheme}

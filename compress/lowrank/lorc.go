@@ -76,11 +76,11 @@ func (m *LoRC) Layout(l compress.Linear) (compress.Layout, error) {
 		return none, err
 	}
 	if base.Share != compress.ShareNone {
-		return none, compress.Invalidf("encode %s: method %s works on one linear, and %s on several at once", l.Name, LoRCName, m.next.Name())
+		return none, compress.Invalidf("encode %s: method %s works on one linear, and %s on several at once: choose another method, such as rtn", l.Name, LoRCName, m.next.Name())
 	}
 	for _, c := range base.Components {
 		if c.Ragged {
-			return none, compress.Invalidf("encode %s: method %s cannot compensate %s, whose %s vary in size from row to row", l.Name, LoRCName, m.next.Name(), c.Name)
+			return none, compress.Invalidf("encode %s: method %s cannot compensate %s, whose %s vary in size from row to row: choose another method, such as rtn", l.Name, LoRCName, m.next.Name(), c.Name)
 		}
 	}
 	rank, err := Rank{By: ByRank, Rank: m.params.Rank}.of(l)
