@@ -150,16 +150,26 @@ func scheme(raw json.RawMessage) string {
 	if err != nil {
 		return fmt.Sprintf("%.80q (not known to this program)", raw)
 	}
+	return strings.TrimSpace(s.Kind() + " " + schemeMembers(raw))
+}
+
+// schemeMembers lists what a scheme that was read says besides its kind, schemes within it in parentheses.
+func schemeMembers(raw json.RawMessage) string {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &members); err != nil {
-		return s.Kind()
+		return ""
 	}
 	delete(members, "kind")
-	text := s.Kind()
+	var text []string
 	for _, key := range slices.Sorted(maps.Keys(members)) {
-		text += fmt.Sprintf(" %s=%s", key, strings.Trim(string(members[key]), `"`))
+		value := strings.Trim(string(members[key]), `"`)
+		var within struct{ Kind string }
+		if err := json.Unmarshal(members[key], &within); err == nil && strings.HasPrefix(value, "{") {
+			value = "(" + strings.TrimSpace(within.Kind+" "+schemeMembers(members[key])) + ")"
+		}
+		text = append(text, key+"="+value)
 	}
-	return text
+	return strings.Join(text, " ")
 }
 
 func shape(dims []int64) string {

@@ -47,6 +47,10 @@ func TestInspectContainer(t *testing.T) {
 	if strings.Contains(said, "missing") {
 		t.Errorf("a whole result misses something:\n%s", said)
 	}
+	mustCall(t, "compress", "--model", story, "--recipe", "svd-20-int8", "--set", "by=rank", "--set", "rank=4", "--out", out+"3")
+	if said := mustCall(t, "inspect", out+"3"); !strings.Contains(said, "factors left=(int bits=8 group=4 scale_dtype=BF16 strategy=channel symmetric=true) rank=4 right=(") {
+		t.Errorf("schemes within a scheme:\n%s", said)
+	}
 	if code, _, said := call("compress", "--model", out, "--recipe", "w4a16-rtn", "--out", out+"2"); code == 0 || !strings.Contains(said, "stored as components (format shardpress)") {
 		t.Errorf("compressed again: %d, %s", code, said)
 	}
