@@ -67,12 +67,12 @@ func TestGoldenSVD(t *testing.T) {
 	t.Parallel()
 	g, in := readGolden(t, "F32")
 	for _, rank := range []int64{1, 3, g.SVD.Rank, 12} {
-		_, lost := decode(t, &SVD{SVDParams{Rank{By: ByRank, Rank: rank}}, plain{}}, in)
+		_, lost := decode(t, &SVD{SVDParams{Rank: Rank{By: ByRank, Rank: rank}}, plain{}}, in)
 		if want := g.SVD.Tail[rank]; lost > 1.001*want+1e-9*g.SVD.Tail[0] || lost < 0.999*want {
 			t.Errorf("rank %d: loss %g, torch has %g", rank, lost, want)
 		}
 	}
-	got, _ := decode(t, &SVD{SVDParams{Rank{By: ByRank, Rank: g.SVD.Rank}}, plain{}}, in)
+	got, _ := decode(t, &SVD{SVDParams{Rank: Rank{By: ByRank, Rank: g.SVD.Rank}}, plain{}}, in)
 	var away float64
 	for i, v := range got {
 		d := float64(v) - g.SVD.Best[i]

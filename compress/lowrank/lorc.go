@@ -148,7 +148,7 @@ func (m *LoRC) prepare(ctx context.Context, w compress.Weights, k *tensor.Kernel
 	if err != nil {
 		return nil, err
 	}
-	t, err := truncate(ctx, k, rest, m.params.Rank, o)
+	t, err := truncate(ctx, k, rest, ofRank(int(m.params.Rank)), o)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,15 @@ func svd(t testing.TB, r lowrank.Rank) compress.Chainer {
 	return m
 }
 
+func byEnergy(t testing.TB, part float64) compress.Chainer {
+	t.Helper()
+	m, err := lowrank.NewSVD(lowrank.SVDParams{Rank: lowrank.Rank{By: lowrank.ByEnergy}, Energy: part})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func lplr(t testing.TB, r lowrank.Rank) compress.Chainer {
 	t.Helper()
 	m, err := lowrank.NewLPLR(lowrank.LPLRParams{Rank: r})
@@ -70,6 +79,7 @@ func TestMethods(t *testing.T) {
 		"svd rank 1":     svd(t, byRank(1)),
 		"svd rank 3":     svd(t, byRank(3)),
 		"svd then int8":  then(t, svd(t, byRatio(0.4)), rtn(t, 8)),
+		"svd energy":     byEnergy(t, 0.9),
 		"lplr ratio":     lplr(t, byRatio(0.2)),
 		"lplr then int8": then(t, lplr(t, byRank(1)), rtn(t, 8)),
 		"lorc then int4": then(t, lorc(t, 1), rtn(t, 4)),
@@ -177,6 +187,44 @@ func TestSVDFullRankIsTheIdentity(t *testing.T) {
 				t.Errorf("%s %s: loss %g", dtype, in.Name, lost)
 			}
 		}
+	}
+}
+
+// By energy the loss is within what may go, and more than a step of the rank less would lose.
+func TestSVDEnergy(t *testing.T) {
+	t.Parallel()
+	for _, size := range [][2]int{{60, 90}, {90, 60}, {130, 130}} {
+		in := matrix("F32", size[0], size[1])
+		var s mat.SVD
+		if !s.Factorize(mat.NewDense(size[0], size[1], in.Weights), mat.SVDNone) {
+			t.Fatal("no singular values")
+		}
+		var total float64
+		for _, v := range s.Values(nil) {
+			total += v * v
+		}
+		for _, part := range []float64{0.5, 0.9, 0.99, 1} {
+			_, lost := encode(t, byEnergy(t, part), in)
+			if lost > (1-part)*total+1e-9*total {
+				t.Errorf("%s, %g of the energy: %g of %g is lost", in.Name, part, lost, total)
+			}
+			least, rank := 0.0, len(s.Values(nil)) // the rank that a truncation of this loss has
+			for rank > 0 && least+s.Values(nil)[rank-1]*s.Values(nil)[rank-1] <= lost*1.001+1e-9*total {
+				rank--
+				least += s.Values(nil)[rank] * s.Values(nil)[rank]
+			}
+			step := max(min(size[0], size[1])/64, 1)
+			less := 0.0
+			for _, v := range s.Values(nil)[max(rank-step, 0):] {
+				less += v * v
+			}
+			if rank > step && less*1.002 < (1-part)*total*0.999 {
+				t.Errorf("%s, %g of the energy: rank %d is more than it takes", in.Name, part, rank)
+			}
+		}
+	}
+	if _, err := byEnergy(t, 0.9).Then(rtn(t, 8)); !errors.Is(err, compress.ErrInvalid) || !strings.Contains(err.Error(), "by=ratio") {
+		t.Errorf("factors by energy: %v", err)
 	}
 }
 

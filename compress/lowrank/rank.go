@@ -8,6 +8,8 @@ import (
 const (
 	ByRatio = "ratio"
 	ByRank  = "rank"
+	// ByEnergy is for SVD alone: how wide the factors become is known only once the weights have been read.
+	ByEnergy = "energy"
 )
 
 // Rank says how wide factors are.

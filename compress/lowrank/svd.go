@@ -20,6 +20,9 @@ import (
 //
 // No engine has a format for factors: they are kept in format shardpress, and dense is what they multiply to, without saving a byte.
 // A second method (then) encodes both factors.
+//
+// By energy the rank is the least, in steps of a 64th of the full one, at which 1 − Σ(w−ŵ)²/Σw² is as asked. It differs from linear to linear and is known
+// only from the weights, so that no room for factors can be planned: what comes out is the product, in the precision of the weights.
 type SVD struct {
 	params SVDParams
 	next   compress.Method
@@ -32,10 +35,35 @@ const SVDName = "svd"
 const svdVersion = 1
 
 // SVDParams are the parameters of SVD.
-type SVDParams struct{ Rank }
+type SVDParams struct {
+	Rank
+	Energy float64 `json:"energy,omitempty"` // part of Σw² to keep, with ByEnergy
+}
 
 // SVDParameters describes SVDParams.
-func SVDParameters() []compress.Parameter { return rankParameters(0.2) }
+func SVDParameters() []compress.Parameter {
+	list := rankParameters(0.2)
+	list[0].Choices = append(list[0].Choices, ByEnergy)
+	list[0].Doc = "what sets the rank: the parameters that go, a number, or the energy that stays"
+	return append(list, compress.Parameter{
+		Name: "energy", Kind: compress.ParameterFloat, Default: 0.9, Min: 0.01, Max: 1, When: "by", Is: ByEnergy,
+		Doc: "part of Σw² that stays; the result is the product, since the rank is not known before",
+	})
+}
+
+// Validate refuses what fits no linear.
+func (p SVDParams) Validate() error {
+	if p.By != ByEnergy {
+		if p.Energy != 0 {
+			return compress.Invalidf("energy is %g, and has a meaning only with by=energy", p.Energy)
+		}
+		return p.Rank.Validate()
+	}
+	if !(p.Energy >= 0.01 && p.Energy <= 1) || p.Ratio != 0 || p.Rank.Rank != 0 {
+		return compress.Invalidf("energy is %g, and takes a number from 0.01 to 1, without ratio or rank", p.Energy)
+	}
+	return nil
+}
 
 // NewSVD makes the method.
 func NewSVD(p SVDParams) (*SVD, error) {
@@ -56,6 +84,9 @@ func (m *SVD) Then(next compress.Method) (compress.Method, error) {
 	if err := encodesFactors(SVDName, next); err != nil {
 		return nil, err
 	}
+	if m.params.By == ByEnergy {
+		return nil, compress.Invalidf("method %s by energy gives no factors that %s could encode: use by=ratio or by=rank", SVDName, next.Name())
+	}
 	return &SVD{m.params, next}, nil
 }
 
@@ -69,6 +100,9 @@ func encodesFactors(name string, next compress.Method) error {
 
 // Layout implements compress.Method.
 func (m *SVD) Layout(l compress.Linear) (compress.Layout, error) {
+	if m.params.By == ByEnergy {
+		return energyLayout(l)
+	}
 	rank, err := m.params.of(l)
 	if err != nil {
 		return compress.Layout{}, err
@@ -97,11 +131,17 @@ func (m *SVD) Prepare(ctx context.Context, group []compress.Weights, o compress.
 		if err != nil {
 			return nil, err
 		}
+		if m.params.By == ByEnergy {
+			if out[i], err = newEnergy(ctx, w, layout, m.params.Energy, k, o); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		rank, err := m.params.of(w.Linear())
 		if err != nil {
 			return nil, err
 		}
-		t, err := truncate(ctx, k, w, rank, o)
+		t, err := truncate(ctx, k, w, ofRank(int(rank)), o)
 		if err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ const chunkCols = 128
 type truncation struct {
 	left  leftFactor
 	right []float32 // rank × cols
+	rank  int
 }
 
 // truncationScratch bounds the memory of truncate, in bytes: the Gram matrix of the shorter side, two bases, two matrices of rank × rank, a wide
@@ -33,19 +34,29 @@ func truncationScratch(rows, cols, rank, size int64) int64 {
 	return max(need, 4*rank*(rows+2*cols)+rows*cols*size) + 8<<20
 }
 
-// truncate finds the factors of a rank of w. It works on the Gram matrix of the shorter side in float64, whose dominant subspace is that of w's largest
+// chooser finds the subspace to keep of the one that a Gram matrix, n × n, has its energy in.
+type chooser func(ctx context.Context, k *tensor.Kernels, n int, gram []float64, o compress.Options) (*linalg.Subspace, error)
+
+// ofRank keeps the dominant subspace of a rank.
+func ofRank(rank int) chooser {
+	return func(ctx context.Context, k *tensor.Kernels, n int, gram []float64, o compress.Options) (*linalg.Subspace, error) {
+		return linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed, o.Beat)
+	}
+}
+
+// truncate finds the factors of w that a subspace gives. It works on the Gram matrix of the shorter side in float64, whose dominant subspace is that of w's largest
 // singular values; the squares that this takes cost digits only of singular values below 1e-8 of the largest, which no truncation keeps for
 // their size.
-func truncate(ctx context.Context, k *tensor.Kernels, w compress.Weights, rank int64, o compress.Options) (*truncation, error) {
+func truncate(ctx context.Context, k *tensor.Kernels, w compress.Weights, choose chooser, o compress.Options) (*truncation, error) {
 	l := w.Linear()
 	if l.Rows <= l.Cols {
-		return truncateWide(ctx, k, w, int(rank), o)
+		return truncateWide(ctx, k, w, choose, o)
 	}
-	return truncateTall(ctx, k, w, int(rank), o)
+	return truncateTall(ctx, k, w, choose, o)
 }
 
 // truncateTall is truncate for more rows than columns: rows stream, twice.
-func truncateTall(ctx context.Context, k *tensor.Kernels, w compress.Weights, rank int, o compress.Options) (*truncation, error) {
+func truncateTall(ctx context.Context, k *tensor.Kernels, w compress.Weights, choose chooser, o compress.Options) (*truncation, error) {
 	n := int(w.Linear().Cols)
 	gram := make([]float64, n*n)
 	var wide []float64
@@ -61,10 +72,11 @@ func truncateTall(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 		return nil, err
 	}
 	tensor.Mirror(n, gram, n)
-	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed, o.Beat)
+	s, err := choose(ctx, k, n, gram, o)
 	if err != nil {
 		return nil, err
 	}
+	rank := len(s.Basis) / n
 	// left = W·basis, panel by panel; right = basisᵀ.
 	up, down := balance(s.Total, rank == n)
 	basis, right := make([]float32, n*rank), make([]float32, rank*n)
@@ -74,11 +86,11 @@ func truncateTall(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 			basis[i*rank+j], right[j*n+i] = v*down, v*up
 		}
 	}
-	return &truncation{projected{k, basis, n, rank}, right}, nil
+	return &truncation{projected{k, basis, n, rank}, right, rank}, nil
 }
 
 // truncateWide is truncate for at least as many columns as rows: the matrix is held in memory, as it is stored.
-func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, rank int, o compress.Options) (*truncation, error) {
+func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, choose chooser, o compress.Options) (*truncation, error) {
 	l := w.Linear()
 	n, cols := int(l.Rows), int(l.Cols)
 	d, err := tensor.ParseDType(l.DType)
@@ -111,10 +123,11 @@ func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 		}
 	}
 	tensor.Mirror(n, gram, n)
-	s, err := linalg.Dominant(ctx, k, 1, n, rank, gram, startSeed, o.Beat)
+	s, err := choose(ctx, k, n, gram, o)
 	if err != nil {
 		return nil, err
 	}
+	rank := len(s.Basis) / n
 	up, down := balance(s.Total, rank == n)
 	basis := make([]float32, n*rank)
 	for i, v := range s.Basis {
@@ -133,7 +146,7 @@ func truncateWide(ctx context.Context, k *tensor.Kernels, w compress.Weights, ra
 	for i := range basis {
 		basis[i] = basis[i] / down * up
 	}
-	return &truncation{stored{basis, rank}, right}, nil
+	return &truncation{stored{basis, rank}, right, rank}, nil
 }
 
 // balance gives two powers of two, inverse to each other, that bring an orthonormal factor up and what it makes of a matrix of squared norm total down to the
