@@ -148,6 +148,12 @@ func keep8VBMI2(b *keepBatch)
 func mxfp4Scales(b *fp4Batch)
 
 //go:noescape
+func mxfp4PairAVX512(b *fp4Batch)
+
+//go:noescape
+func nvfp4PairAVX512(b *fp4Batch)
+
+//go:noescape
 func fp4TopsAVX2(b *fp4Batch)
 
 //go:noescape

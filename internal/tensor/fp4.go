@@ -103,11 +103,21 @@ const fp4Run = 1024
 func (k *Kernels) encodeFP4(r *FP4Result, src []byte, d DType, rows, cols int, s fp4Scheme) int {
 	size := d.Size()
 	var b fp4Batch
+	tries := 8 // at pairs of runs: what is not for them seldom comes alone
 	for row := range rows {
 		var errSum, powSum float64
 		for at := 0; at < cols; at += fp4Run {
 			n := min(fp4Run, cols-at)
 			i := row*cols + at
+			if m := 2 * fp4Run; cols-at >= m && tries > 0 {
+				if sums, ok := k.fp4Pair(&b, r.Codes[i/2:][:m/2], r.Scales[i/s.group:][:m/s.group], src[i*size:][:m*size], d, s); ok {
+					errSum = errSum + float64(sums[0]) + float64(sums[2])
+					powSum = powSum + float64(sums[1]) + float64(sums[3])
+					at += fp4Run
+					continue
+				}
+				tries--
+			}
 			e, p, ok := k.fp4Run(&b, r.Codes[i/2:][:n/2], r.Scales[i/s.group:][:n/s.group], src[i*size:][:n*size], d, s)
 			if !ok {
 				return row

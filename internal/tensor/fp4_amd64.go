@@ -2,7 +2,7 @@
 
 package tensor
 
-// fp4Batch is what the assembly works on: a run of up to 1024 BF16 weights, in three steps. The first finds the largest magnitude of each
+// fp4Batch is what the assembly works on: a run of up to 1024 BF16 weights, or a pair of whole ones, in three steps. The first finds the largest magnitude of each
 // 16, the second makes scales, the third codes.
 type fp4Batch struct {
 	src, codes *byte
@@ -14,11 +14,15 @@ type fp4Batch struct {
 	beyond     uint32  // bits of local scales that the plain code has to see
 	bad, slow  uint32  // whether some weights are not finite; whether the plain code has to do it
 
-	error, power float32
+	near uint32 // whether the code for pairs does not serve
 
-	tops       [fp4Run / NVFP4Group]uint32  // float32 bits
-	scale, inv [fp4Run / NVFP4Group]float32 //nolint:unused // the assembly writes and reads them
-	stored     [fp4Run / NVFP4Group]byte
+	error, power   float32
+	error2, power2 float32 // of the second run of a pair
+
+	tops       [2 * fp4Run / NVFP4Group]uint32  // float32 bits
+	scale, inv [2 * fp4Run / NVFP4Group]float32 //nolint:unused // the assembly writes and reads them
+	zero       [2 * fp4Run / MXFP4Group]uint32  //nolint:unused // MXFP4: an eighth of the scale as BF16, twice
+	stored     [2 * fp4Run / NVFP4Group]byte
 }
 
 // fp4Low and fp4High bound the scales of NVFP4 for which quotients are made without a division: q0 = x·inv, r = fma(-q0, s, x),
@@ -90,4 +94,35 @@ func (k *Kernels) fp4Run(b *fp4Batch, codes, scales, src []byte, d DType, s fp4S
 	}
 	copy(scales, b.stored[:])
 	return b.error, b.power, true
+}
+
+// fp4Pair encodes two runs of 1024 weights of one row, if they are such that it can; sums holds error and power of the first, then of the second.
+//
+// The codes of MXFP4 come from the bits of the weights, less the exponent of the scale: exact, where no weight above a quarter of the scale is
+// subnormal and scales are up to 1 (beyond, quotients can vanish). For those of NVFP4, q0 = x·inv does, cut to 16 bits: it is within 2^-23 of
+// x/s, relatively, so it is on the same side of each point p as x/s, unless x is as near p·s. A BF16 x is not, if the rounded p·s is
+// more than eight units of its last place from any float32 whose lower 16 bits are zero. Nor can x/s then be p.
+func (k *Kernels) fp4Pair(b *fp4Batch, codes, scales, src []byte, d DType, s fp4Scheme) (sums [4]float32, ok bool) {
+	if k.set() == scalar || k.isa != avx512 || d != BF16 {
+		return sums, false
+	}
+	b.src, b.codes, b.blocks = &src[0], &codes[0], len(src)/64
+	fp4TopsAVX512(b)
+	b.eights = len(scales) / 8
+	if s.group == MXFP4Group {
+		mxfp4Scales(b)
+	} else {
+		b.global, b.low, b.high, b.beyond = s.global, fp4Low, fp4High, fp4Beyond
+		nvfp4ScalesAVX512(b)
+	}
+	if b.bad|b.slow|b.near != 0 {
+		return sums, false
+	}
+	if s.group == MXFP4Group {
+		mxfp4PairAVX512(b)
+	} else {
+		nvfp4PairAVX512(b)
+	}
+	copy(scales, b.stored[:])
+	return [4]float32{b.error, b.power, b.error2, b.power2}, true
 }

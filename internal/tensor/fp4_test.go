@@ -312,20 +312,59 @@ func TestNVFP4Midpoints(t *testing.T) {
 func TestVectorFP4Quotients(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(46, 46))
-	src := make([]byte, 2*1024)
-	for range 300 {
+	src := make([]byte, 2*2048)
+	for i := range 600 {
+		apart := []uint32{1, 40}[i%2] // next to the point, and further
 		point := []float64{0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5}[rng.IntN(7)]
 		x := float64(128 + rng.IntN(128))
 		// 4X/3 and such: the quotient is a unit below the point, or above it, and rounds to it.
-		global := math.Float32frombits(math.Float32bits(float32(448*point/x)) + rng.Uint32N(3) - 1)
-		for i := range 1024 {
+		global := math.Float32frombits(math.Float32bits(float32(448*point/x)) + rng.Uint32N(2*apart+1) - apart)
+		for i := range 2048 {
 			v := float32(128+i%128) / float32(int(1)<<(i/128))
 			if i%16 == 0 {
 				v = float32(6 * 448 / float64(global)) // so that the local scale is 448
 			}
 			FromFloat32(src[2*i:], []float32{v}, BF16)
 		}
-		checkFP4(t, src, BF16, 1, 1024, fp4Scheme{16, global}, plainBytes)
+		checkFP4(t, src, BF16, 1, 2048, fp4Scheme{16, global}, plainBytes)
+	}
+}
+
+// Pairs of runs, which have their own code: weights of every magnitude, down to where their scales end, with zeros of both signs.
+func TestVectorFP4Pairs(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(47, 47))
+	for base := range 255 {
+		rows, cols := 2, 2048+32*rng.IntN(100)
+		src := make([]byte, 2*rows*cols)
+		for i := range rows * cols {
+			u := uint16(max(base-rng.IntN(6), 0)<<7 | rng.IntN(2)<<15 | rng.IntN(128))
+			if rng.IntN(20) == 0 || i%cols < 64 {
+				u &= 0x8000
+			}
+			binary.LittleEndian.PutUint16(src[2*i:], u)
+		}
+		for _, s := range fp4Schemes(rng, src, BF16) {
+			checkFP4(t, src, BF16, rows, cols, s, plainBytes)
+		}
+		// Scales of few bits, whose quotients are often points of decision.
+		checkFP4(t, src, BF16, rows, cols, fp4Scheme{16, math.Float32frombits(uint32(min(max(262-base, 1), 254)) << 23)}, plainBytes)
+	}
+}
+
+// The code for pairs serves what weights are like, or none of these tests reaches it.
+func TestFP4PairServes(t *testing.T) {
+	t.Parallel()
+	src := make([]byte, 4*fp4Run)
+	fillWeights(rand.New(rand.NewPCG(48, 48)), src, BF16, 0)
+	for _, k := range vectorKernels(t) {
+		for _, s := range []fp4Scheme{{group: 32}, {16, 30000}} {
+			var b fp4Batch
+			_, ok := k.fp4Pair(&b, make([]byte, fp4Run), make([]byte, 2*fp4Run/s.group), src, BF16, s)
+			if want := k.Name() == "avx512"; ok != want {
+				t.Errorf("%s: %+v: %v, want %v", k.Name(), s, ok, want)
+			}
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ func fp4Variants() []fp4Variant {
 }
 
 func fp4Functions() []string {
-	out := []string{"mxfp4Scales"}
+	out := []string{"mxfp4Scales", "mxfp4PairAVX512", "nvfp4PairAVX512"}
 	for _, i := range []isa{avx2, avx512} {
 		out = append(out, "fp4Tops"+i.name, "nvfp4Scales"+i.name)
 		for _, v := range fp4Variants() {
@@ -49,11 +49,13 @@ func fp4File(i isa, name string) file {
 			pairs(func(i int) uint32 { g := i / 2; return uint32(g%4*8 + g/4) }))
 		t.table("adders", "What rounds magnitudes, by the low bits of the exponent: below 2, 2 and 3, 4 to 7.",
 			words(16, func(i int) uint32 { return map[int]uint32{15: 0x4ac00000, 0: 0x4b400002, 1: 0x4bc00004}[i] }))
+		t.table("eighths", "8 to 15 eighths, twice.", words(16, func(i int) uint32 { return 0x3f800000 | uint32(i%8)<<20 }))
 		nvfp4Scales512(&t)
 		fp4Tops512(&t)
 		for _, v := range fp4Variants() {
 			fp4Codes512(&t, v)
 		}
+		fp4Pairs512(&t)
 		return file{name, t.String()}
 	}
 	t.table("order", "Undoes the order that packing within halves leaves.", words(8, func(i int) uint32 { return uint32(i/2 + i%2*4) }))
@@ -94,17 +96,22 @@ func mxfp4Scales(t *text) {
 	t.broadcast(2, "Y12")
 	t.broadcast(256, "Y11")
 	t.broadcast(0x00400000, "Y10") // 2^-127
+	t.broadcast(3, "Y7")
+	t.broadcast(5, "Y6") // the exponent of a magnitude whose scale is 2^-124
+	t.op("VPXOR Y5, Y5, Y5")
 	t.label("next")
 	t.op("VMOVDQU fp4Batch_tops(DI)(R8*8), Y0; VMOVDQU fp4Batch_tops+32(DI)(R8*8), Y1")
 	t.op("VSHUFPS $0x88, Y1, Y0, Y2; VSHUFPS $0xdd, Y1, Y0, Y3; VPMAXUD Y3, Y2, Y0; VPERMQ $0xd8, Y0, Y0")
 	t.note("not finite: the bits are above those of the largest number")
-	t.op("VPCMPGTD Y15, Y0, Y1; VMOVMSKPS Y1, AX; ORL AX, R9")
+	t.op("VPCMPGTD Y15, Y0, Y1; VMOVMSKPS Y1, AX; ORL AX, R9; VPCMPGTD Y9, Y0, Y4")
 	t.note("the exponent, to which a significand of 1.75 carries")
 	t.op("VPADDD Y14, Y0, Y0; VPSRLD $23, Y0, Y0; VPMINUD Y13, Y0, Y0; VPMAXUD Y12, Y0, Y0; VPCMPGTD Y8, Y0, Y1; VMOVMSKPS Y1, AX; ORL AX, R10")
+	t.op("VPCMPGTD Y0, Y6, Y1; VPAND Y4, Y1, Y1; VPOR Y1, Y5, Y5")
 	t.op("VPSUBD Y0, Y11, Y1; VPSLLD $23, Y1, Y1; VMOVDQU Y1, fp4Batch_inv(DI)(R8*4)")
 	t.op("VPSUBD Y12, Y0, Y0; VPCMPEQD Y9, Y0, Y1; VPAND Y10, Y1, Y1; VPSLLD $23, Y0, Y2; VPOR Y1, Y2, Y2; VMOVDQU Y2, fp4Batch_scale(DI)(R8*4)")
+	t.op("VPSUBUSW Y7, Y0, Y2; VPSLLD $7, Y2, Y1; VPSLLD $23, Y2, Y2; VPOR Y1, Y2, Y2; VMOVDQU Y2, fp4Batch_zero(DI)(R8*4)")
 	t.op("VPACKUSDW Y0, Y0, Y0; VPERMQ $0x08, Y0, Y0; VPACKUSWB X0, X0, X0; VMOVQ X0, fp4Batch_stored(DI)(R8*1)")
-	t.op("ADDQ $8, R8; DECQ CX; JNZ next; MOVL R9, fp4Batch_bad(DI); MOVL R10, fp4Batch_slow(DI)")
+	t.op("ADDQ $8, R8; DECQ CX; JNZ next; MOVL R9, fp4Batch_bad(DI); MOVL R10, fp4Batch_slow(DI); VMOVMSKPS Y5, AX; MOVL AX, fp4Batch_near(DI)")
 	t.end()
 }
 
@@ -129,6 +136,20 @@ func nvfp4Scales512(t *text) {
 	t.broadcast(0xffff0000, "Z17")
 	t.broadcast(0x7fffff, "Z18")
 	t.broadcast(0x3f800000, "Z19")
+	for i, f := range []uint32{0x3fa00000, 0x3fc00000, 0x3fe00000} {
+		t.broadcast(f, fmt.Sprintf("Z%d", 23+i))
+	}
+	t.broadcast(fp4Near, "Z26")
+	t.broadcast(2*fp4Near, "Z27")
+	t.broadcast(0xffff, "Z28")
+	t.broadcast(254<<23, "Z31")
+	t.note("a local scale is an eighth of 8 to 15, times a power of two: those eighths over the global scale, and the inverse")
+	t.op("VMOVUPS eighths<>(SB), Z29; VDIVPS Z15, Z29, Z29; VDIVPS Z29, Z19, Z30")
+	t.note("times the significands of the points of decision: near a BF16 number?")
+	t.op("VPADDD Z26, Z29, Z0; VPANDD Z28, Z0, Z0; VPCMPUD $2, Z27, Z0, K5")
+	for i := range 3 {
+		t.op("VMULPS Z%d, Z29, Z0; VPADDD Z26, Z0, Z0; VPANDD Z28, Z0, Z0; VPCMPUD $2, Z27, Z0, K1; KORW K1, K5, K5", 23+i)
+	}
 	t.op("VPBROADCASTD fp4Batch_beyond(DI), Z20; VPBROADCASTD fp4Batch_low(DI), Z21; VPBROADCASTD fp4Batch_high(DI), Z22")
 	t.label("next")
 	t.op("VMOVDQU32 fp4Batch_tops(DI)(R8*4), Z0")
@@ -142,12 +163,13 @@ func nvfp4Scales512(t *text) {
 	t.op("VPSUBD Z8, Z2, Z2; VPSRLD $20, Z2, Z2; VPADDD Z2, Z5, Z5")
 	t.note("0.125 for what has become 0")
 	t.op("VPTESTNMD Z5, Z5, K1; VMOVDQA32 Z6, K1, Z5; VMOVDQA32 Z16, K1, Z4")
-	t.op("VDIVPS Z15, Z4, Z4; VMOVUPS Z4, fp4Batch_scale(DI)(R8*4)")
+	t.note("what the powers of two can make inexact is not from low to high")
+	t.op("VPSRLD $20, Z4, Z0; VPERMD Z29, Z0, Z2; VPERMD Z30, Z0, Z0; VPANDD Z9, Z4, Z1; VMULPS Z1, Z2, Z4; VMOVUPS Z4, fp4Batch_scale(DI)(R8*4)")
+	t.op("VPSUBD Z1, Z31, Z1; VMULPS Z1, Z0, Z2; VMOVUPS Z2, fp4Batch_inv(DI)(R8*4)")
 	t.op("VPCMPGTD Z4, Z21, K1; KORW K1, K7, K7; VPCMPGTD Z22, Z4, K1; KORW K1, K7, K7; VPANDD Z18, Z4, Z3; VPCMPEQD Z18, Z3, K1; KORW K1, K7, K7")
-	t.op("VDIVPS Z4, Z19, Z2; VMOVUPS Z2, fp4Batch_inv(DI)(R8*4)")
 	t.op("VPMOVDB Z5, X5; VMOVDQU X5, fp4Batch_stored(DI)(R8*1)")
 	t.op("ADDQ $16, R8; DECQ CX; JNZ next")
-	t.op("KMOVW K6, AX; MOVL AX, fp4Batch_bad(DI); KMOVW K7, AX; MOVL AX, fp4Batch_slow(DI)")
+	t.op("KMOVW K6, AX; MOVL AX, fp4Batch_bad(DI); KMOVW K7, AX; MOVL AX, fp4Batch_slow(DI); KMOVW K5, AX; MOVL AX, fp4Batch_near(DI)")
 	t.end()
 }
 
