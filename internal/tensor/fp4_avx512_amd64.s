@@ -129,8 +129,6 @@ TEXT ·nvfp4ScalesAVX512(SB), NOSPLIT, $0-8
 	INCQ CX
 	SHRQ $1, CX
 	XORL R8, R8
-	KXORW K6, K6, K6
-	KXORW K7, K7, K7
 	MOVL $0x3e2aaaab, AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Z14
@@ -217,11 +215,16 @@ TEXT ·nvfp4ScalesAVX512(SB), NOSPLIT, $0-8
 	VPBROADCASTD fp4Batch_beyond(DI), Z20
 	VPBROADCASTD fp4Batch_low(DI), Z21
 	VPBROADCASTD fp4Batch_high(DI), Z22
+	// the ones that the inverse does not serve; and extremes: of magnitudes, of local scales, of scales
+	VPANDD Z18, Z29, Z3
+	VPCMPEQD Z18, Z3, K7
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VMOVDQA32 Z21, Z26
 next:
 	VMOVDQU32 fp4Batch_tops(DI)(R8*4), Z0
-	// not finite: the bits are above those of the largest number
-	VPCMPGTD Z13, Z0, K1
-	KORW K1, K6, K6
+	VPMAXSD Z0, Z23, Z23
 	// a sixth, rounded to BF16, times the global scale, at most 448; far beyond that, quotients would overflow on the way
 	VMULPS Z14, Z0, Z1
 	VPSRLD $16, Z1, Z2
@@ -230,8 +233,7 @@ next:
 	VPADDD Z11, Z1, Z1
 	VPANDD Z17, Z1, Z1
 	VMULPS Z15, Z1, Z1
-	VPCMPGTD Z20, Z1, K1
-	KORW K1, K7, K7
+	VPMAXSD Z1, Z24, Z24
 	VMINPS Z10, Z1, Z1
 	// to E4M3: adding 2^20 times the power of two rounds to eighths of it, and counts them
 	VPANDD Z9, Z1, Z2
@@ -257,18 +259,21 @@ next:
 	VPSUBD Z1, Z31, Z1
 	VMULPS Z1, Z0, Z2
 	VMOVUPS Z2, fp4Batch_inv(DI)(R8*4)
-	VPCMPGTD Z4, Z21, K1
-	KORW K1, K7, K7
-	VPCMPGTD Z22, Z4, K1
-	KORW K1, K7, K7
-	VPANDD Z18, Z4, Z3
-	VPCMPEQD Z18, Z3, K1
-	KORW K1, K7, K7
+	VPMAXSD Z4, Z25, Z25
+	VPMINSD Z4, Z26, Z26
 	VPMOVDB Z5, X5
 	VMOVDQU X5, fp4Batch_stored(DI)(R8*1)
 	ADDQ $16, R8
 	DECQ CX
 	JNZ next
+	// not finite: the bits are above those of the largest number
+	VPCMPGTD Z13, Z23, K6
+	VPCMPGTD Z20, Z24, K1
+	KORW K1, K7, K7
+	VPCMPGTD Z22, Z25, K1
+	KORW K1, K7, K7
+	VPCMPGTD Z26, Z21, K1
+	KORW K1, K7, K7
 	KMOVW K6, AX
 	MOVL AX, fp4Batch_bad(DI)
 	KMOVW K7, AX
