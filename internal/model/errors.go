@@ -14,4 +14,6 @@ var (
 	ErrContext = errors.New("sequence too long")
 	// ErrToken: a token is not in the model's vocabulary, or the vocabulary is another's.
 	ErrToken = errors.New("token not in the vocabulary")
+	// ErrSampling: no token can be chosen the way that was asked for.
+	ErrSampling = errors.New("sampling not possible")
 )
