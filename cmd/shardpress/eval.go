@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -93,7 +94,8 @@ results the formats dense, float-quantized, int-quantized and pack-quantized.`,
 
 // invalidEvaluation marks what the user has to change.
 func invalidEvaluation(err error) error {
-	for _, e := range []error{eval.ErrText, eval.ErrOptions, model.ErrUnsupported, model.ErrConfig, model.ErrContext, model.ErrToken, model.ErrNotFinite} {
+	for _, e := range []error{eval.ErrText, eval.ErrOptions, model.ErrUnsupported, model.ErrConfig, model.ErrContext, model.ErrToken, model.ErrNotFinite,
+		model.ErrSampling, tokenizer.ErrInvalid, tokenizer.ErrUnsupported, fs.ErrNotExist} {
 		if errors.Is(err, e) {
 			return &usageError{err}
 		}

@@ -106,7 +106,7 @@ OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER and OpenTelemetry's others.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(newCompress(), newPlan(), newInspect(), newVerify(), newEval(), newRecipes(), newGC(), newDemo(), newVersion(),
+	root.AddCommand(newCompress(), newPlan(), newInspect(), newVerify(), newEval(), newGenerate(), newRecipes(), newGC(), newDemo(), newVersion(),
 		newBroker(), newCoordinator(), newWorker(), newRuns(), newStatus(), newCancel(), newLogs(), newDoctor(), newHealth())
 	for _, c := range root.Commands() {
 		wrapArgs(c)

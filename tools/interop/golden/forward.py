@@ -104,16 +104,19 @@ def case(directory, name, kind, options, seed):
 
 @torch.no_grad()
 def trained(directory, path):
-    """Tokens that a trained model says after a beginning, what they cost it, and the logits after them."""
+    """Tokens that a trained model says after a beginning, what they cost it, the logits after them, and the text it ends by itself."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     start = torch.tensor([[model.config.bos_token_id] + tokenizer.encode("Once upon a time", add_special_tokens=False)])
     ids = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=120, do_sample=False, pad_token_id=0)
+    whole = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=450, do_sample=False, pad_token_id=0)
+    assert whole[0, -1] == model.config.eos_token_id
+    told = tokenizer.decode(whole[0, start.shape[1]:], skip_special_tokens=True)
     logits = model(ids).logits[0]
     nll = -logits[:-1].double().log_softmax(-1).gather(1, ids[0, 1:, None]).sum().item()
     to = directory / "bundled" / f"{pathlib.Path(path).name}.json"
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(json.dumps({"start": start.shape[1], "tokens": ids[0].tolist(), "nll": nll,
+    to.write_text(json.dumps({"start": start.shape[1], "tokens": ids[0].tolist(), "nll": nll, "told": told,
                               "logits": [float(f"{v:.7g}") for v in logits[-1].tolist()]}) + "\n")
     print(to.name, ids.shape[1], "tokens", nll)
 
