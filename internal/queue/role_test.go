@@ -314,11 +314,14 @@ func TestAnswersAreNoOrders(t *testing.T) {
 func TestDeniedAtOnce(t *testing.T) {
 	t.Parallel()
 	b := broker(t, BrokerOptions{Users: users()})
-	ready(t, Options{URL: as("coordinator", b.URL())})
+	c := ready(t, Options{URL: as("coordinator", b.URL())})
+	if err := c.Publish(within(t), message(2, 1)); err != nil { // there has to be something to withdraw
+		t.Fatal(err)
+	}
 	q := ready(t, Options{URL: as("observer", b.URL())})
 	for what, f := range map[string]func(context.Context) error{
 		"publish":  func(ctx context.Context) error { return q.Publish(ctx, message(1, 1)) },
-		"withdraw": func(ctx context.Context) error { return q.Withdraw(ctx, message(1, 1)) },
+		"withdraw": func(ctx context.Context) error { return q.Withdraw(ctx, message(2, 1)) },
 		"register": func(ctx context.Context) error { return q.Register(ctx, &task.WorkerInfo{Name: "w"}) },
 		"acquire":  func(ctx context.Context) error { _, err := q.Acquire(ctx, "run", "me"); return err },
 		"next":     func(ctx context.Context) error { _, err := q.Next(ctx, fits(1<<30)); return err },
