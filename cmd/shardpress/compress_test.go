@@ -356,7 +356,7 @@ func TestRecipesAndVersion(t *testing.T) {
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("compresses the bundled model six times")
+		t.Skip("compresses the bundled model with every recipe of the demo")
 	}
 	keep := filepath.Join(t.TempDir(), "demo")
 	said := mustCall(t, "demo", "--keep", keep)
